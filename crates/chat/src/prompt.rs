@@ -1,0 +1,222 @@
+//! Conversations to prompts: the text and the token ids that go into the model.
+
+use std::ops::Range;
+
+use deepseek_recipe_core::conversation::Conversation;
+use deepseek_recipe_core::messages::InputMessage as Message;
+use deepseek_recipe_core::special_tokens::SpecialToken;
+use deepseek_recipe_core::tools::ToolChoice;
+
+use crate::conversation::number_tool_calls;
+use crate::format::PromptFormat;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Why no prompt could be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PromptError {
+    /// The tokenizer failed.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A message carries an image.
+    #[error(
+        "message {message_index} of the conversation has an image; only text is supported, send a description instead"
+    )]
+    Image {
+        /// Place of the message, from 0.
+        message_index: usize,
+    },
+    /// A message that the model is to go on with is not the last one.
+    #[error(
+        "message {message_index} of the conversation is the beginning of an answer, but other messages follow it"
+    )]
+    PrefixNotLast {
+        /// Place of the message, from 0.
+        message_index: usize,
+    },
+    /// A tool call is required and thinking is on, which the format cannot express: the call would begin inside the
+    /// reasoning.
+    #[error(
+        "a required tool call cannot be combined with thinking; turn thinking off or let the model choose"
+    )]
+    RequiredToolWithThinking,
+}
+
+/// Where in an answer the model's first token is: what [`AnswerParser`](crate::AnswerParser) has to know of the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AnswerStart {
+    /// At the beginning of the reasoning, after `<think>`.
+    Reasoning,
+    /// At the beginning of the text, after `</think>`.
+    Text,
+    /// Inside a block of tool calls that the prompt opened.
+    ToolCalls,
+    /// Within reasoning that the prompt began.
+    WithinReasoning,
+    /// Within text that the prompt began.
+    WithinText,
+    /// Anywhere: the prompt is no conversation, and everything is text.
+    Completion,
+}
+
+/// What goes into the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// The prompt with special tokens spelled out, for people to read; encoding it again need not give `ids`.
+    pub text: String,
+    /// The token ids.
+    pub ids: Vec<u32>,
+    /// Where the answer begins.
+    pub answer_start: AnswerStart,
+}
+
+/// Builds the prompts of one release.
+#[derive(Debug, Clone)]
+pub struct PromptEncoder {
+    tokenizer: Tokenizer,
+    format: PromptFormat,
+}
+
+impl PromptEncoder {
+    /// An encoder of prompts in `format` with the ids of `tokenizer`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::MissingSpecialTokens`] names the tokens of the format that the tokenizer lacks.
+    pub fn new(tokenizer: Tokenizer, format: PromptFormat) -> Result<Self, TokenizerError> {
+        let spellings = format
+            .special_tokens()
+            .iter()
+            .map(|token| token.default_str());
+        let names: Vec<String> = spellings
+            .filter(|spelling| tokenizer.special_id(spelling).is_none())
+            .map(str::to_owned)
+            .collect();
+        if names.is_empty() {
+            Ok(Self { tokenizer, format })
+        } else {
+            Err(TokenizerError::MissingSpecialTokens { names })
+        }
+    }
+
+    /// The prompt that asks for the next answer of `conversation`.
+    ///
+    /// * `thinking_mode` decides between `<think>` and `</think>` at the end; `reasoning_effort: None` means the
+    ///   release's own default.
+    /// * Only text of the format becomes special tokens; `<｜User｜>` in a message stays text.
+    /// * The reasoning of earlier answers is left out, unless tools are offered.
+    /// * Results of tools come in the order of the calls.
+    ///
+    /// # Errors
+    /// See [`PromptError`].
+    pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
+        check(conversation)?;
+        let mut conversation = conversation.clone();
+        conversation.reasoning_effort = self.format.rendered_effort(conversation.reasoning_effort);
+        number_tool_calls(&mut conversation.messages);
+        let rendered = self.format.render(&conversation);
+        Ok(Prompt {
+            ids: self.encode(&rendered.prompt, &rendered.special_ranges)?,
+            text: rendered.prompt,
+            answer_start: answer_start(&conversation),
+        })
+    }
+
+    /// The prompt for going on with a plain text: the begin-of-sentence token and the text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
+    pub fn completion(&self, text: &str) -> Result<Prompt, TokenizerError> {
+        let mut ids = vec![self.tokenizer.bos_id()];
+        ids.extend(self.tokenizer.encode_plain(text)?);
+        Ok(Prompt {
+            text: format!("{}{text}", SpecialToken::Bos.default_str()),
+            ids,
+            answer_start: AnswerStart::Completion,
+        })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Encodes the special ranges as special tokens and the text between them as plain text.
+    ///
+    /// The renderer marks grounding tokens (`<｜ref｜>`, ...) in earlier answers as special; a vocabulary without
+    /// them, as V4's, takes them as the text that they are there. All others are known to exist.
+    fn encode(
+        &self,
+        text: &str,
+        special_ranges: &[Range<usize>],
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = Vec::new();
+        let mut plain_start = 0;
+        for range in special_ranges {
+            let spelling = &text[range.clone()];
+            if let Some(id) = self.tokenizer.special_id(spelling) {
+                ids.extend(
+                    self.tokenizer
+                        .encode_plain(&text[plain_start..range.start])?,
+                );
+                ids.push(id);
+                plain_start = range.end;
+            } else if spelling == SpecialToken::LatestReminder.default_str() {
+                return Err(TokenizerError::MissingSpecialTokens {
+                    names: vec![spelling.to_owned()],
+                });
+            }
+        }
+        ids.extend(self.tokenizer.encode_plain(&text[plain_start..])?);
+        Ok(ids)
+    }
+}
+
+fn check(conversation: &Conversation) -> Result<(), PromptError> {
+    for (message_index, message) in conversation.messages.iter().enumerate() {
+        match message {
+            Message::System { image_sources, .. }
+            | Message::User { image_sources, .. }
+            | Message::Tool { image_sources, .. }
+                if !image_sources.is_empty() =>
+            {
+                return Err(PromptError::Image { message_index });
+            }
+            Message::Assistant { prefix: true, .. }
+                if message_index + 1 < conversation.messages.len() =>
+            {
+                return Err(PromptError::PrefixNotLast { message_index });
+            }
+            _ => {}
+        }
+    }
+    if requires_tool(conversation) && conversation.thinking_mode {
+        return Err(PromptError::RequiredToolWithThinking);
+    }
+    Ok(())
+}
+
+/// Whether the prompt ends with the opening of a block of tool calls.
+fn requires_tool(conversation: &Conversation) -> bool {
+    conversation.tool_choice == ToolChoice::Required && !conversation.tools.is_empty()
+}
+
+fn answer_start(conversation: &Conversation) -> AnswerStart {
+    if requires_tool(conversation) {
+        return AnswerStart::ToolCalls;
+    }
+    match conversation.messages.last() {
+        Some(Message::Assistant {
+            prefix: true,
+            content,
+            ..
+        }) => {
+            if conversation.thinking_mode && content.is_empty() {
+                AnswerStart::WithinReasoning
+            } else {
+                AnswerStart::WithinText
+            }
+        }
+        _ if conversation.thinking_mode => AnswerStart::Reasoning,
+        _ => AnswerStart::Text,
+    }
+}

@@ -1,0 +1,354 @@
+//! The model's vocabulary: text to token ids and back.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use deepseek_recipe_core::special_tokens::SpecialToken;
+use tokenizers::tokenizer::pre_tokenizer::PreTokenizedString;
+use tokenizers::{
+    DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizer,
+};
+
+use crate::byte_level;
+use crate::utf8_stream::Utf8Stream;
+
+/// Largest vocabulary that is accepted: a hundred times DeepSeek's, to bound what a broken file can make us allocate.
+const VOCABULARY_SIZE_MAX: usize = 1 << 24;
+
+/// Why a tokenizer could not be loaded or a text not be encoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The bytes are no tokenizer file.
+    #[error("tokenizer.json cannot be read ({reason}); fetch it again from the model's release")]
+    Unreadable {
+        /// What the reader met.
+        reason: String,
+    },
+    /// The file describes another kind of tokenizer than byte-level BPE, the only one that DeepSeek's models use.
+    #[error(
+        "tokenizer.json has {found} as its {part}, expected {expected}; only DeepSeek's byte-level BPE tokenizers are supported"
+    )]
+    Unsupported {
+        /// The part of the tokenizer, `model` or `decoder`.
+        part: &'static str,
+        /// What the file has there.
+        found: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The model has more vocabulary rows than is believable.
+    #[error(
+        "the model's vocabulary size is {vocabulary_size}, the largest supported is {}; check vocab_size in config.json",
+        VOCABULARY_SIZE_MAX
+    )]
+    VocabularyTooLarge {
+        /// The size that the model's configuration gives.
+        vocabulary_size: usize,
+    },
+    /// A token has an id for which the model has no row.
+    #[error(
+        "token {token:?} of tokenizer.json has id {id}, but the model's vocabulary has {vocabulary_size} rows; tokenizer.json and config.json belong to different models"
+    )]
+    OutsideVocabulary {
+        /// The token as the file spells it.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the model's vocabulary.
+        vocabulary_size: usize,
+    },
+    /// Tokens without which no prompt can be built.
+    #[error("tokenizer.json lacks the special tokens {}; it belongs to another model family", .names.join(", "))]
+    MissingSpecialTokens {
+        /// The missing spellings.
+        names: Vec<String>,
+    },
+    /// The text could not be cut into tokens.
+    #[error("text of {text_bytes} bytes cannot be encoded ({reason})")]
+    Encode {
+        /// Length of the text.
+        text_bytes: usize,
+        /// What the encoder met.
+        reason: String,
+    },
+}
+
+/// A loaded `tokenizer.json`. Cloning shares it.
+///
+/// Encoding runs on the calling thread only, so it never competes with compute threads.
+#[derive(Clone)]
+pub struct Tokenizer(Arc<Vocabulary>);
+
+struct Vocabulary {
+    encoder: tokenizers::Tokenizer,
+    /// Spellings and ids of the added vocabulary: control tokens, `<think>`, `｜DSML｜` and the like.
+    special_ids: HashMap<String, u32>,
+    /// The bytes of every token, one after the other.
+    bytes: Vec<u8>,
+    /// Where in `bytes` the token with this id lies; empty for ids without a token.
+    spans: Vec<Range<u32>>,
+    /// Whether the id belongs to the added vocabulary.
+    special: Vec<bool>,
+    bos_id: u32,
+    eos_id: u32,
+}
+
+impl Tokenizer {
+    /// Loads the bytes of a `tokenizer.json` for a model with `vocabulary_size` rows.
+    ///
+    /// The file may have fewer tokens than the model has rows: DeepSeek pads the vocabulary.
+    ///
+    /// # Errors
+    /// Every variant of [`TokenizerError`] but [`TokenizerError::Encode`]. The special tokens checked here are the
+    /// begin and the end of a sentence; those of the chat format are checked by [`PromptEncoder::new`](crate::PromptEncoder::new).
+    pub fn from_bytes(json: &[u8], vocabulary_size: usize) -> Result<Self, TokenizerError> {
+        if vocabulary_size > VOCABULARY_SIZE_MAX {
+            return Err(TokenizerError::VocabularyTooLarge { vocabulary_size });
+        }
+        if u32::try_from(json.len()).is_err() {
+            return Err(unreadable("it is larger than 4 GiB"));
+        }
+        check_kind(json)?;
+        let mut encoder = tokenizers::Tokenizer::from_bytes(json).map_err(unreadable)?;
+        encoder.with_padding(None);
+        encoder.with_truncation(None).map_err(unreadable)?;
+        if !matches!(encoder.get_model(), ModelWrapper::BPE(_)) {
+            return Err(unsupported("model", "another kind", "BPE"));
+        }
+        if !matches!(encoder.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+            return Err(unsupported("decoder", "none or another kind", "ByteLevel"));
+        }
+        Vocabulary::new(encoder, vocabulary_size).map(|vocabulary| Self(Arc::new(vocabulary)))
+    }
+
+    /// Token ids of `text` in which special tokens spelled out (`<｜User｜>`, `<think>`, ...) become those tokens.
+    ///
+    /// For text that the caller wrote or trusts; anything from a user belongs into [`encode_plain`](Self::encode_plain).
+    /// No token is added at either end.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self
+            .0
+            .encoder
+            .encode_fast(text, false)
+            .map_err(|error| encode_error(text, error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of `text` in which nothing is special: `<｜User｜>` becomes the tokens of its characters.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.0
+            .encode_plain(text)
+            .map_err(|error| encode_error(text, error))
+    }
+
+    /// The text of `ids`, special tokens spelled out. Ids without a token give nothing, bytes that are no UTF-8 U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids
+            .iter()
+            .flat_map(|&id| self.token_bytes(id))
+            .copied()
+            .collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A decoder for ids that arrive one by one.
+    pub fn stream(&self) -> StreamDecoder {
+        StreamDecoder {
+            tokenizer: self.clone(),
+            utf8: Utf8Stream::new(),
+        }
+    }
+
+    /// The bytes of the token `id`, which need not be whole characters; empty for ids without a token.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        match self.0.spans.get(id as usize) {
+            Some(span) => &self.0.bytes[span.start as usize..span.end as usize],
+            None => &[],
+        }
+    }
+
+    /// The id of the special token that is spelled `text`, e.g. `<think>`; `None` where the vocabulary has none.
+    pub fn special_id(&self, text: &str) -> Option<u32> {
+        self.0.special_ids.get(text).copied()
+    }
+
+    /// Whether `id` is one of the added tokens (control tokens, `<think>`, `｜DSML｜`, ...), which plain text never
+    /// becomes.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.0.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// Id of the token that begins every prompt.
+    pub fn bos_id(&self) -> u32 {
+        self.0.bos_id
+    }
+
+    /// Id of the token that ends an answer.
+    pub fn eos_id(&self) -> u32 {
+        self.0.eos_id
+    }
+
+    /// Rows of the model's vocabulary; ids are below it.
+    pub fn vocabulary_size(&self) -> usize {
+        self.0.spans.len()
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Tokenizer")
+            .field("vocabulary_size", &self.vocabulary_size())
+            .field("special_tokens", &self.0.special_ids.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decodes ids one by one; see [`Tokenizer::stream`].
+///
+/// The texts joined equal [`Tokenizer::decode`] of the ids joined, and no text ever ends inside a character.
+#[derive(Debug, Clone)]
+pub struct StreamDecoder {
+    tokenizer: Tokenizer,
+    utf8: Utf8Stream,
+}
+
+impl StreamDecoder {
+    /// The text that became certain with `id`; empty while a character is unfinished.
+    pub fn push(&mut self, id: u32) -> String {
+        let mut text = String::new();
+        self.utf8.push(self.tokenizer.token_bytes(id), &mut text);
+        text
+    }
+
+    /// What is left: an unfinished character as U+FFFD, else nothing.
+    pub fn finish(&mut self) -> String {
+        let mut text = String::new();
+        self.utf8.finish(&mut text);
+        text
+    }
+}
+
+impl Vocabulary {
+    fn new(encoder: tokenizers::Tokenizer, vocabulary_size: usize) -> Result<Self, TokenizerError> {
+        let special_ids: HashMap<String, u32> = encoder
+            .get_added_vocabulary()
+            .get_vocab()
+            .iter()
+            .map(|(token, &id)| (token.clone(), id))
+            .collect();
+        let mut spans = vec![0..0; vocabulary_size];
+        let mut special = vec![false; vocabulary_size];
+        let mut bytes = Vec::new();
+        for (token, id) in encoder.get_vocab(true) {
+            let Some(span) = spans.get_mut(id as usize) else {
+                return Err(TokenizerError::OutsideVocabulary {
+                    token,
+                    id,
+                    vocabulary_size,
+                });
+            };
+            let start = bytes.len() as u32;
+            if special_ids.get(&token) == Some(&id) {
+                special[id as usize] = true;
+                bytes.extend_from_slice(token.as_bytes());
+            } else {
+                bytes.extend(byte_level::bytes_of(&token));
+            }
+            *span = start..bytes.len() as u32;
+        }
+        let names = [SpecialToken::Bos, SpecialToken::Eos].map(SpecialToken::default_str);
+        let [Some(bos_id), Some(eos_id)] = names.map(|name| special_ids.get(name).copied()) else {
+            let missing = names
+                .iter()
+                .filter(|name| !special_ids.contains_key(**name));
+            return Err(TokenizerError::MissingSpecialTokens {
+                names: missing.map(|name| name.to_string()).collect(),
+            });
+        };
+        Ok(Self {
+            encoder,
+            special_ids,
+            bytes,
+            spans,
+            special,
+            bos_id,
+            eos_id,
+        })
+    }
+
+    /// What the `tokenizers` crate does for a text in which it finds no added token.
+    fn encode_plain(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = self.encoder.get_normalizer() {
+            normalizer.normalize(&mut normalized)?;
+        }
+        let mut pieces = PreTokenizedString::from(normalized);
+        if let Some(pre_tokenizer) = self.encoder.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| self.encoder.get_model().tokenize(piece.get()))?;
+        Ok(pieces
+            .into_encoding(None, 0, OffsetType::None)?
+            .get_ids()
+            .to_vec())
+    }
+}
+
+/// The parts of the file that decide whether the `tokenizers` crate may read it: other models could make it panic.
+#[derive(serde::Deserialize)]
+struct Kind {
+    model: ModelKind,
+}
+
+#[derive(serde::Deserialize)]
+struct ModelKind {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    continuing_subword_prefix: Option<String>,
+}
+
+fn check_kind(json: &[u8]) -> Result<(), TokenizerError> {
+    let Kind { model } = serde_json::from_slice(json).map_err(unreadable)?;
+    match (
+        model.kind.as_deref(),
+        model.continuing_subword_prefix.as_deref(),
+    ) {
+        (Some("BPE"), None | Some("")) => Ok(()),
+        (Some("BPE"), Some(_)) => Err(unsupported(
+            "model",
+            "BPE with a continuing_subword_prefix",
+            "byte-level BPE",
+        )),
+        (kind, _) => Err(unsupported("model", kind.unwrap_or("no type"), "BPE")),
+    }
+}
+
+fn unreadable(reason: impl std::fmt::Display) -> TokenizerError {
+    TokenizerError::Unreadable {
+        reason: reason.to_string(),
+    }
+}
+
+fn unsupported(part: &'static str, found: &str, expected: &'static str) -> TokenizerError {
+    TokenizerError::Unsupported {
+        part,
+        found: found.to_owned(),
+        expected,
+    }
+}
+
+fn encode_error(text: &str, reason: impl std::fmt::Display) -> TokenizerError {
+    TokenizerError::Encode {
+        text_bytes: text.len(),
+        reason: reason.to_string(),
+    }
+}
