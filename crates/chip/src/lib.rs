@@ -121,7 +121,12 @@ pub trait ChipTransfer: Chip {
     fn read_f32(&self, tensor: &Tensor) -> Result<Vec<f32>, Error> {
         let mut bytes = vec![0; tensor.byte_count()];
         self.read(tensor, &mut bytes)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect())
+        Ok(bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|value| f32::from_le_bytes(*value))
+            .collect())
     }
 
     /// Reads an `I32` tensor.
@@ -131,7 +136,12 @@ pub trait ChipTransfer: Chip {
     fn read_i32(&self, tensor: &Tensor) -> Result<Vec<i32>, Error> {
         let mut bytes = vec![0; tensor.byte_count()];
         self.read(tensor, &mut bytes)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|value| i32::from_le_bytes(*value)).collect())
+        Ok(bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|value| i32::from_le_bytes(*value))
+            .collect())
     }
 }
 

@@ -61,5 +61,9 @@ fn check_length(name: &str, expected: usize, found: usize) -> Result<(), Error> 
     if expected == found {
         return Ok(());
     }
-    Err(Error::SourceLength { name: name.to_owned(), expected, found })
+    Err(Error::SourceLength {
+        name: name.to_owned(),
+        expected,
+        found,
+    })
 }

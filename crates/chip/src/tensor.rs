@@ -20,7 +20,10 @@ impl Shape {
     /// If there are more than four dimensions.
     pub fn new(dimensions: &[usize]) -> Self {
         assert!(dimensions.len() <= 4, "tensors have at most four dimensions");
-        let mut shape = Shape { dimensions: [1; 4], rank: dimensions.len() };
+        let mut shape = Shape {
+            dimensions: [1; 4],
+            rank: dimensions.len(),
+        };
         shape.dimensions[..dimensions.len()].copy_from_slice(dimensions);
         shape
     }
@@ -57,7 +60,12 @@ pub struct Tensor {
 impl Tensor {
     /// For chips: a tensor that covers `buffer` from its first byte.
     pub fn new(buffer: Arc<dyn Buffer>, dtype: Dtype, shape: &[usize]) -> Self {
-        Tensor { buffer, byte_offset: 0, dtype, shape: Shape::new(shape) }
+        Tensor {
+            buffer,
+            byte_offset: 0,
+            dtype,
+            shape: Shape::new(shape),
+        }
     }
 
     /// The chip memory.
@@ -95,7 +103,12 @@ impl Tensor {
     /// # Panics
     /// If the range is out of bounds.
     pub fn narrow(&self, first: usize, count: usize) -> Tensor {
-        assert!(first + count <= self.shape[0], "rows {first}..{} of {}", first + count, self.shape[0]);
+        assert!(
+            first + count <= self.shape[0],
+            "rows {first}..{} of {}",
+            first + count,
+            self.shape[0]
+        );
         let row_byte_count = self.shape[1..].iter().product::<usize>() * self.dtype.byte_count();
         let mut narrowed = self.clone();
         narrowed.byte_offset += first * row_byte_count;
@@ -109,7 +122,12 @@ impl Tensor {
     /// If the element counts differ.
     pub fn reshape(&self, shape: &[usize]) -> Tensor {
         let shape = Shape::new(shape);
-        assert_eq!(shape.element_count(), self.element_count(), "reshape of {:?} to {shape:?}", self.shape);
+        assert_eq!(
+            shape.element_count(),
+            self.element_count(),
+            "reshape of {:?} to {shape:?}",
+            self.shape
+        );
         Tensor { shape, ..self.clone() }
     }
 
@@ -133,7 +151,12 @@ pub struct Matrix {
 impl Matrix {
     /// For chips.
     pub fn new(buffer: Arc<dyn Buffer>, rows: usize, columns: usize, format: MatrixFormat) -> Self {
-        Matrix { buffer, rows, columns, format }
+        Matrix {
+            buffer,
+            rows,
+            columns,
+            format,
+        }
     }
 
     /// The chip memory.

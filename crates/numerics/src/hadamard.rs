@@ -30,9 +30,7 @@ mod tests {
 
     #[test]
     fn transforming_twice_gives_the_input_back() {
-        let input: Vec<f32> = (0..128)
-            .map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0)
-            .collect();
+        let input: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
         let mut output = input.clone();
         transform(&mut output);
         transform(&mut output);
@@ -49,11 +47,7 @@ mod tests {
             unit[j] = 1.0;
             transform(&mut unit);
             for (i, value) in unit.iter().enumerate() {
-                let sign = if (i & j).count_ones() % 2 == 0 {
-                    1.0
-                } else {
-                    -1.0
-                };
+                let sign = if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
                 assert!((value - sign * 128f32.powf(-0.5)).abs() < 1e-7);
             }
         }

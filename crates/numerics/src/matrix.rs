@@ -28,11 +28,7 @@ impl ScaleDtype {
     pub fn decode(self, bytes: &[u8], index: usize) -> f32 {
         match self {
             ScaleDtype::E8m0 => e8m0::decode(bytes[index]),
-            ScaleDtype::F32 => f32::from_le_bytes(
-                bytes[4 * index..4 * index + 4]
-                    .try_into()
-                    .expect("four bytes"),
-            ),
+            ScaleDtype::F32 => f32::from_le_bytes(bytes[4 * index..4 * index + 4].try_into().expect("four bytes")),
         }
     }
 }
@@ -111,9 +107,7 @@ impl MatrixFormat {
                 scale.dtype(),
                 [rows.div_ceil(block_rows), columns.div_ceil(block_columns)],
             )),
-            MatrixFormat::Fp4Group { group } => {
-                Some((Dtype::F8E8m0, [rows, columns.div_ceil(group)]))
-            }
+            MatrixFormat::Fp4Group { group } => Some((Dtype::F8E8m0, [rows, columns.div_ceil(group)])),
         }
     }
 
@@ -137,14 +131,7 @@ impl MatrixFormat {
     ///
     /// # Panics
     /// If `out` is not `columns` long or the bytes are too short.
-    pub fn decode_row(
-        self,
-        weights: &[u8],
-        scales: &[u8],
-        columns: usize,
-        row: usize,
-        out: &mut [f32],
-    ) {
+    pub fn decode_row(self, weights: &[u8], scales: &[u8], columns: usize, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), columns, "one value for each column");
         let row_byte_count = self.row_byte_count(columns);
         let codes = &weights[row * row_byte_count..(row + 1) * row_byte_count];
@@ -165,9 +152,7 @@ impl MatrixFormat {
                 scale,
             } => {
                 let first = row / block_rows * columns.div_ceil(block_columns);
-                let blocks = out
-                    .chunks_mut(block_columns)
-                    .zip(codes.chunks(block_columns));
+                let blocks = out.chunks_mut(block_columns).zip(codes.chunks(block_columns));
                 for (block, (out, codes)) in blocks.enumerate() {
                     let factor = scale.decode(scales, first + block);
                     for (value, code) in out.iter_mut().zip(codes) {
@@ -197,16 +182,8 @@ impl fmt::Display for MatrixFormat {
         match self {
             MatrixFormat::F32 => formatter.write_str("F32"),
             MatrixFormat::Bf16 => formatter.write_str("BF16"),
-            MatrixFormat::Fp8Block {
-                rows,
-                columns,
-                scale,
-            } => {
-                write!(
-                    formatter,
-                    "FP8 e4m3 {rows}x{columns} with {} scales",
-                    scale.dtype()
-                )
+            MatrixFormat::Fp8Block { rows, columns, scale } => {
+                write!(formatter, "FP8 e4m3 {rows}x{columns} with {} scales", scale.dtype())
             }
             MatrixFormat::Fp4Group { group } => {
                 write!(formatter, "FP4 e2m1 groups of {group} with F8_E8M0 scales")
@@ -219,13 +196,7 @@ impl fmt::Display for MatrixFormat {
 ///
 /// # Panics
 /// If the bytes are too short for the shape.
-pub fn decode_matrix(
-    format: MatrixFormat,
-    weights: &[u8],
-    scales: &[u8],
-    rows: usize,
-    columns: usize,
-) -> Vec<f32> {
+pub fn decode_matrix(format: MatrixFormat, weights: &[u8], scales: &[u8], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0.0; rows * columns];
     for (row, out) in out.chunks_exact_mut(columns.max(1)).enumerate() {
         format.decode_row(weights, scales, columns, row, out);
@@ -240,12 +211,10 @@ mod tests {
     #[test]
     fn byte_counts_follow_the_published_expert_size() {
         // Flash: w1 and w3 are [2048, 4096], w2 [4096, 2048]; spec: 13,369,344 bytes an expert.
-        let expert =
-            2 * MatrixFormat::FP4.byte_count(2048, 4096) + MatrixFormat::FP4.byte_count(4096, 2048);
+        let expert = 2 * MatrixFormat::FP4.byte_count(2048, 4096) + MatrixFormat::FP4.byte_count(4096, 2048);
         assert_eq!(expert, 13_369_344);
         // Pro: [3072, 7168] twice and [7168, 3072]; spec: 35,094,528 bytes.
-        let expert =
-            2 * MatrixFormat::FP4.byte_count(3072, 7168) + MatrixFormat::FP4.byte_count(7168, 3072);
+        let expert = 2 * MatrixFormat::FP4.byte_count(3072, 7168) + MatrixFormat::FP4.byte_count(7168, 3072);
         assert_eq!(expert, 35_094_528);
     }
 
@@ -253,10 +222,7 @@ mod tests {
     fn partial_blocks_use_their_own_scale() {
         let format = MatrixFormat::FP8;
         let (rows, columns) = (130, 129);
-        assert_eq!(
-            format.scale_shape(rows, columns),
-            Some((Dtype::F8E8m0, [2, 2]))
-        );
+        assert_eq!(format.scale_shape(rows, columns), Some((Dtype::F8E8m0, [2, 2])));
         let weights = vec![0x38u8; rows * columns]; // 1.0
         let values = decode_matrix(format, &weights, &[127, 128, 129, 130], rows, columns);
         assert_eq!(values[0], 1.0);

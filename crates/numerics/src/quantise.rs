@@ -78,9 +78,7 @@ pub fn encode_fp4(values: &[f32], group: usize, codes: &mut [u8], scales: &mut [
 }
 
 fn absolute_max(values: &[f32]) -> f32 {
-    values
-        .iter()
-        .fold(0.0, |max: f32, value| max.max(value.abs()))
+    values.iter().fold(0.0, |max: f32, value| max.max(value.abs()))
 }
 
 #[cfg(test)]
@@ -89,18 +87,13 @@ mod tests {
 
     #[test]
     fn storing_and_rounding_agree() {
-        let values: Vec<f32> = (0..128)
-            .map(|i| ((i * 73 % 211) as f32 - 105.0) * 1.7e-3)
-            .collect();
+        let values: Vec<f32> = (0..128).map(|i| ((i * 73 % 211) as f32 - 105.0) * 1.7e-3).collect();
         let (mut codes, mut scales) = (vec![0u8; 128], vec![0u8; 2]);
         encode_fp8(&values, 64, &mut codes, &mut scales);
         let mut rounded = values.clone();
         round_fp8(&mut rounded, 64);
         for i in 0..128 {
-            assert_eq!(
-                e4m3::decode(codes[i]) * e8m0::decode(scales[i / 64]),
-                rounded[i]
-            );
+            assert_eq!(e4m3::decode(codes[i]) * e8m0::decode(scales[i / 64]), rounded[i]);
         }
         let (mut codes, mut scales) = (vec![0u8; 64], vec![0u8; 4]);
         encode_fp4(&values, 32, &mut codes, &mut scales);

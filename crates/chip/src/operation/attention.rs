@@ -40,7 +40,9 @@ pub struct Compress<'a> {
 
 impl Compress<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Compress };
+        let check = Check {
+            operation: OperationKind::Compress,
+        };
         check.rows(&self.rows)?;
         check.entries(&self.out, &self.rows)?;
         let row_width = self.out.width * if self.overlap { 2 } else { 1 };
@@ -50,7 +52,11 @@ impl Compress<'_> {
         check.tail("kv_tail", self.kv_tail, Dtype::F32, row_width)?;
         check.f32("gate_tail", self.gate_tail, self.kv_tail.shape())?;
         check.require(self.kv_tail.shape()[1] + 1 >= windows * self.out.ratio, || {
-            format!("a ring of {} rows cannot hold {windows} windows of {}", self.kv_tail.shape()[1], self.out.ratio)
+            format!(
+                "a ring of {} rows cannot hold {windows} windows of {}",
+                self.kv_tail.shape()[1],
+                self.out.ratio
+            )
         })?;
         check.f32("ape", self.ape, &[self.out.ratio, row_width])?;
         check.tensor("norm", self.norm, self.norm.dtype(), &[self.out.width])?;
@@ -74,7 +80,9 @@ pub struct IndexQuery<'a> {
 
 impl IndexQuery<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::IndexQuery };
+        let check = Check {
+            operation: OperationKind::IndexQuery,
+        };
         check.rank("query", self.query, 3)?;
         check.f32("query", self.query, self.query.shape())?;
         check.hadamard(self.format, self.query.shape()[2])
@@ -106,7 +114,9 @@ pub struct SelectEntries<'a> {
 
 impl SelectEntries<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::SelectEntries };
+        let check = Check {
+            operation: OperationKind::SelectEntries,
+        };
         check.rows(&self.rows)?;
         check.entries(&self.keys, &self.rows)?;
         check.rank("query", self.query, 3)?;
@@ -164,18 +174,26 @@ pub struct Attention<'a> {
 
 impl Attention<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Attention };
+        let check = Check {
+            operation: OperationKind::Attention,
+        };
         check.rows(&self.rows)?;
         check.rank("query", self.query, 3)?;
         let row_count = self.rows.row_count();
         let [head_count, width] = [self.query.shape()[1], self.query.shape()[2]];
-        check.require(self.rotary <= width, || format!("{} rotary of {width} channels", self.rotary))?;
+        check.require(self.rotary <= width, || {
+            format!("{} rotary of {width} channels", self.rotary)
+        })?;
         let row_byte_count = self.format.byte_count(width, self.rotary);
         check.f32("query", self.query, &[row_count, head_count, width])?;
         check.tensor("fresh", self.fresh, Dtype::U8, &[row_count, row_byte_count])?;
         check.tail("tail", self.tail, Dtype::U8, row_byte_count)?;
         check.require(self.window > 0 && self.tail.shape()[1] + 1 >= self.window, || {
-            format!("a ring of {} rows cannot hold a window of {}", self.tail.shape()[1], self.window)
+            format!(
+                "a ring of {} rows cannot hold a window of {}",
+                self.tail.shape()[1],
+                self.window
+            )
         })?;
         if let Some(attend) = &self.entries {
             check.entries(&attend.entries, &self.rows)?;

@@ -40,18 +40,29 @@ impl Check {
     }
 
     pub fn shape(&self, name: &'static str, expected: &[usize], found: &[usize]) -> Error {
-        Error::Shape { operation: self.operation, tensor: name, expected: expected.to_vec(), found: found.to_vec() }
+        Error::Shape {
+            operation: self.operation,
+            tensor: name,
+            expected: expected.to_vec(),
+            found: found.to_vec(),
+        }
     }
 
     pub fn rank(&self, name: &'static str, tensor: &Tensor, rank: usize) -> Result<(), Error> {
         if tensor.shape().len() != rank {
-            return Err(self.argument(format!("'{name}' has shape {:?}, expected {rank} dimensions", tensor.shape())));
+            return Err(self.argument(format!(
+                "'{name}' has shape {:?}, expected {rank} dimensions",
+                tensor.shape()
+            )));
         }
         Ok(())
     }
 
     pub fn argument(&self, message: String) -> Error {
-        Error::Argument { operation: self.operation, message }
+        Error::Argument {
+            operation: self.operation,
+            message,
+        }
     }
 
     pub fn require(&self, holds: bool, message: impl FnOnce() -> String) -> Result<(), Error> {
@@ -62,7 +73,11 @@ impl Check {
     pub fn disjoint(&self, output: (&'static str, &Tensor), others: &[(&'static str, &Tensor)]) -> Result<(), Error> {
         for (name, other) in others {
             if output.1.overlaps(other) {
-                return Err(Error::Overlap { operation: self.operation, output: output.0, other: name });
+                return Err(Error::Overlap {
+                    operation: self.operation,
+                    output: output.0,
+                    other: name,
+                });
             }
         }
         Ok(())
@@ -87,12 +102,18 @@ impl Check {
         self.require(entries.tail <= entries.width, || {
             format!("a tail of {} in {} channels", entries.tail, entries.width)
         })?;
-        self.require(entries.ratio > 0 && entries.page_entry_count() > 0, || "empty pages".to_owned())?;
+        self.require(entries.ratio > 0 && entries.page_entry_count() > 0, || {
+            "empty pages".to_owned()
+        })?;
         let row_byte_count = entries.format.byte_count(entries.width, entries.tail);
         let shape = [entries.pool.shape()[0], entries.pool.shape()[1], row_byte_count];
         self.tensor("pool", entries.pool, Dtype::U8, &shape)?;
         self.rank("page_table", entries.page_table, 2)?;
-        self.i32("page_table", entries.page_table, &[rows.sequence_count(), entries.page_table.shape()[1]])?;
+        self.i32(
+            "page_table",
+            entries.page_table,
+            &[rows.sequence_count(), entries.page_table.shape()[1]],
+        )?;
         self.hadamard(entries.format, entries.width)
     }
 

@@ -42,7 +42,9 @@ pub struct Route<'a> {
 
 impl Route<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Route };
+        let check = Check {
+            operation: OperationKind::Route,
+        };
         check.rank("logits", self.logits, 2)?;
         check.rank("experts", self.experts, 2)?;
         let [row_count, expert_count] = [self.logits.shape()[0], self.logits.shape()[1]];
@@ -100,7 +102,9 @@ pub struct Experts<'a> {
 
 impl Experts<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Experts };
+        let check = Check {
+            operation: OperationKind::Experts,
+        };
         check.rank("x", self.x, 2)?;
         check.rank("chosen", self.chosen, 2)?;
         let [row_count, width] = [self.x.shape()[0], self.x.shape()[1]];
@@ -139,7 +143,9 @@ pub struct SwiGlu<'a> {
 
 impl SwiGlu<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::SwiGlu };
+        let check = Check {
+            operation: OperationKind::SwiGlu,
+        };
         let shape = self.gate.shape();
         check.f32("gate", self.gate, shape)?;
         check.f32("up", self.up, shape)?;

@@ -35,11 +35,19 @@ pub struct HyperMix<'a> {
 
 impl HyperMix<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::HyperMix };
+        let check = Check {
+            operation: OperationKind::HyperMix,
+        };
         check.rank("streams", self.streams, 3)?;
-        let [t, n, d] = [self.streams.shape()[0], self.streams.shape()[1], self.streams.shape()[2]];
+        let [t, n, d] = [
+            self.streams.shape()[0],
+            self.streams.shape()[1],
+            self.streams.shape()[2],
+        ];
         let mix_count = (2 + n) * n;
-        check.require(n > 0 && self.sinkhorn_iterations > 0, || "no streams or no Sinkhorn iterations".to_owned())?;
+        check.require(n > 0 && self.sinkhorn_iterations > 0, || {
+            "no streams or no Sinkhorn iterations".to_owned()
+        })?;
         check.f32("streams", self.streams, &[t, n, d])?;
         check.f32("function", self.function, &[mix_count, n * d])?;
         check.f32("scale", self.scale, &[3])?;
@@ -47,7 +55,10 @@ impl HyperMix<'_> {
         check.f32("input", self.input, &[t, d])?;
         check.f32("post", self.post, &[t, n])?;
         check.f32("comb", self.comb, &[t, n, n])?;
-        check.disjoint(("input", self.input), &[("streams", self.streams), ("post", self.post), ("comb", self.comb)])?;
+        check.disjoint(
+            ("input", self.input),
+            &[("streams", self.streams), ("post", self.post), ("comb", self.comb)],
+        )?;
         check.disjoint(("post", self.post), &[("streams", self.streams), ("comb", self.comb)])?;
         check.disjoint(("comb", self.comb), &[("streams", self.streams)])
     }
@@ -70,14 +81,23 @@ pub struct HyperPost<'a> {
 
 impl HyperPost<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::HyperPost };
+        let check = Check {
+            operation: OperationKind::HyperPost,
+        };
         check.rank("streams", self.streams, 3)?;
-        let [t, n, d] = [self.streams.shape()[0], self.streams.shape()[1], self.streams.shape()[2]];
+        let [t, n, d] = [
+            self.streams.shape()[0],
+            self.streams.shape()[1],
+            self.streams.shape()[2],
+        ];
         check.f32("streams", self.streams, &[t, n, d])?;
         check.f32("y", self.y, &[t, d])?;
         check.f32("post", self.post, &[t, n])?;
         check.f32("comb", self.comb, &[t, n, n])?;
-        check.disjoint(("streams", self.streams), &[("y", self.y), ("post", self.post), ("comb", self.comb)])
+        check.disjoint(
+            ("streams", self.streams),
+            &[("y", self.y), ("post", self.post), ("comb", self.comb)],
+        )
     }
 }
 
@@ -104,9 +124,15 @@ pub struct HyperHead<'a> {
 
 impl HyperHead<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::HyperHead };
+        let check = Check {
+            operation: OperationKind::HyperHead,
+        };
         check.rank("streams", self.streams, 3)?;
-        let [t, n, d] = [self.streams.shape()[0], self.streams.shape()[1], self.streams.shape()[2]];
+        let [t, n, d] = [
+            self.streams.shape()[0],
+            self.streams.shape()[1],
+            self.streams.shape()[2],
+        ];
         check.f32("streams", self.streams, &[t, n, d])?;
         check.f32("function", self.function, &[n, n * d])?;
         check.f32("scale", self.scale, &[1])?;

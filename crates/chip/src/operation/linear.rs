@@ -29,7 +29,9 @@ pub struct Linear<'a> {
 
 impl Linear<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Linear };
+        let check = Check {
+            operation: OperationKind::Linear,
+        };
         check.rank("x", self.x, 2)?;
         let row_count = self.x.shape()[0];
         check.f32("x", self.x, &[row_count, self.weight.columns()])?;
@@ -53,13 +55,16 @@ pub struct GroupedLinear<'a> {
 
 impl GroupedLinear<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::GroupedLinear };
+        let check = Check {
+            operation: OperationKind::GroupedLinear,
+        };
         check.rank("x", self.x, 3)?;
         let [row_count, group_count] = [self.x.shape()[0], self.x.shape()[1]];
         check.f32("x", self.x, &[row_count, group_count, self.weight.columns()])?;
-        check.require(group_count > 0 && self.weight.rows().is_multiple_of(group_count), || {
-            format!("{} rows do not divide into {group_count} groups", self.weight.rows())
-        })?;
+        check.require(
+            group_count > 0 && self.weight.rows().is_multiple_of(group_count),
+            || format!("{} rows do not divide into {group_count} groups", self.weight.rows()),
+        )?;
         check.f32("out", self.out, &[row_count, self.weight.rows()])?;
         check.disjoint(("out", self.out), &[("x", self.x)])
     }

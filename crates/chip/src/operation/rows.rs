@@ -16,7 +16,9 @@ pub struct Embed<'a> {
 
 impl Embed<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Embed };
+        let check = Check {
+            operation: OperationKind::Embed,
+        };
         check.rank("streams", self.streams, 3)?;
         let shape = self.streams.shape();
         check.f32("streams", self.streams, shape)?;
@@ -43,13 +45,19 @@ pub struct RmsNorm<'a> {
 
 impl RmsNorm<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::RmsNorm };
+        let check = Check {
+            operation: OperationKind::RmsNorm,
+        };
         check.rank("x", self.x, 2)?;
         let shape = self.x.shape();
         check.f32("x", self.x, shape)?;
         check.f32("out", self.out, shape)?;
         if let Some(weight) = self.weight {
-            let dtype = if weight.dtype() == Dtype::Bf16 { Dtype::Bf16 } else { Dtype::F32 };
+            let dtype = if weight.dtype() == Dtype::Bf16 {
+                Dtype::Bf16
+            } else {
+                Dtype::F32
+            };
             check.tensor("weight", weight, dtype, &shape[1..])?;
             check.disjoint(("out", self.out), &[("weight", weight)])?;
         }
@@ -73,7 +81,9 @@ pub struct RopeAngles<'a> {
 
 impl RopeAngles<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::RopeAngles };
+        let check = Check {
+            operation: OperationKind::RopeAngles,
+        };
         let (row_count, pair_count) = (self.positions.element_count(), self.frequencies.element_count());
         check.i32("positions", self.positions, &[row_count])?;
         check.f32("frequencies", self.frequencies, &[pair_count])?;
@@ -106,7 +116,9 @@ pub struct Rope<'a> {
 
 impl Rope<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Rope };
+        let check = Check {
+            operation: OperationKind::Rope,
+        };
         check.rank("x", self.x, 3)?;
         check.rank("angles", self.angles, 3)?;
         let (shape, pair_count) = (self.x.shape(), self.angles.shape()[1]);
@@ -134,13 +146,22 @@ pub struct PackRows<'a> {
 
 impl PackRows<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::PackRows };
+        let check = Check {
+            operation: OperationKind::PackRows,
+        };
         check.rank("x", self.x, 2)?;
         let [row_count, width] = [self.x.shape()[0], self.x.shape()[1]];
         check.f32("x", self.x, &[row_count, width])?;
-        check.require(self.tail <= width, || format!("a tail of {} in {width} channels", self.tail))?;
+        check.require(self.tail <= width, || {
+            format!("a tail of {} in {width} channels", self.tail)
+        })?;
         check.hadamard(self.format, width)?;
-        check.tensor("out", self.out, Dtype::U8, &[row_count, self.format.byte_count(width, self.tail)])?;
+        check.tensor(
+            "out",
+            self.out,
+            Dtype::U8,
+            &[row_count, self.format.byte_count(width, self.tail)],
+        )?;
         check.disjoint(("out", self.out), &[("x", self.x)])
     }
 }
@@ -160,7 +181,9 @@ pub struct WriteTail<'a> {
 
 impl WriteTail<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::WriteTail };
+        let check = Check {
+            operation: OperationKind::WriteTail,
+        };
         check.rows(&self.rows)?;
         check.rank("x", self.x, 2)?;
         let width = self.x.shape()[1];
@@ -185,7 +208,9 @@ pub struct Add<'a> {
 
 impl Add<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::Add };
+        let check = Check {
+            operation: OperationKind::Add,
+        };
         let shape = self.a.shape();
         check.f32("a", self.a, shape)?;
         check.f32("b", self.b, shape)?;
@@ -208,7 +233,9 @@ pub struct GatherRows<'a> {
 
 impl GatherRows<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::GatherRows };
+        let check = Check {
+            operation: OperationKind::GatherRows,
+        };
         check.i32("rows", self.rows, &[self.rows.element_count()])?;
         let mut shape = self.x.shape().to_vec();
         check.require(!shape.is_empty(), || "'x' has no rows".to_owned())?;
@@ -229,7 +256,9 @@ pub struct CopyTensor<'a> {
 
 impl CopyTensor<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
-        let check = Check { operation: OperationKind::CopyTensor };
+        let check = Check {
+            operation: OperationKind::CopyTensor,
+        };
         check.tensor("out", self.out, self.x.dtype(), self.x.shape())?;
         check.disjoint(("out", self.out), &[("x", self.x)])
     }
@@ -238,5 +267,9 @@ impl CopyTensor<'_> {
 /// An output may be exactly its input, but may not overlap it otherwise.
 fn check_in_place(check: &Check, x: &Tensor, out: &Tensor) -> Result<(), Error> {
     let same = x.overlaps(out) && x.byte_offset() == out.byte_offset();
-    if same { Ok(()) } else { check.disjoint(("out", out), &[("x", x)]) }
+    if same {
+        Ok(())
+    } else {
+        check.disjoint(("out", out), &[("x", x)])
+    }
 }

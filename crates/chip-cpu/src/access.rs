@@ -1,0 +1,181 @@
+//! Slices of tensors for the length of one operator.
+
+use std::{borrow::Cow, ops::Range, sync::Mutex};
+
+use cachalot_chip::{Error, OperationKind, Tensor};
+use cachalot_numerics::{Dtype, bf16};
+
+use crate::memory::CpuBuffer;
+
+/// Hands out slices of tensors to the one operator that runs, and refuses what would alias.
+///
+/// It lives while the stream's lock is held, so no other operator touches tensor memory meanwhile; within the operator
+/// every slice handed out is remembered, and a second one may overlap it only if neither is mutable.
+pub(crate) struct Access<'a> {
+    operation: OperationKind,
+    /// A mutex only so that an operator's threads may share the access.
+    borrows: Mutex<Vec<Borrow>>,
+    stream: std::marker::PhantomData<&'a mut ()>,
+}
+
+struct Borrow {
+    name: &'static str,
+    addresses: Range<usize>,
+    mutable: bool,
+}
+
+/// Element types that a slice may have.
+///
+/// # Safety
+/// Every bit pattern must be a value.
+unsafe trait Element: Copy {
+    const DTYPES: &'static [Dtype];
+}
+
+// SAFETY: every bit pattern is a value.
+unsafe impl Element for f32 {
+    const DTYPES: &'static [Dtype] = &[Dtype::F32];
+}
+
+// SAFETY: every bit pattern is a value.
+unsafe impl Element for i32 {
+    const DTYPES: &'static [Dtype] = &[Dtype::I32];
+}
+
+// SAFETY: every bit pattern is a value.
+unsafe impl Element for i64 {
+    const DTYPES: &'static [Dtype] = &[Dtype::I64];
+}
+
+// SAFETY: every bit pattern is a value.
+unsafe impl Element for u16 {
+    const DTYPES: &'static [Dtype] = &[Dtype::Bf16];
+}
+
+impl<'a> Access<'a> {
+    /// `_stream` proves that the stream's lock is held.
+    pub fn new(_stream: &'a mut (), operation: OperationKind) -> Self {
+        Access {
+            operation,
+            borrows: Mutex::new(Vec::with_capacity(16)),
+            stream: std::marker::PhantomData,
+        }
+    }
+
+    pub fn operation(&self) -> OperationKind {
+        self.operation
+    }
+
+    pub fn f32(&self, name: &'static str, tensor: &Tensor) -> Result<&'a [f32], Error> {
+        self.slice(name, tensor)
+    }
+
+    pub fn f32_mut(&self, name: &'static str, tensor: &Tensor) -> Result<&'a mut [f32], Error> {
+        self.slice_mut(name, tensor)
+    }
+
+    pub fn i32(&self, name: &'static str, tensor: &Tensor) -> Result<&'a [i32], Error> {
+        self.slice(name, tensor)
+    }
+
+    pub fn i32_mut(&self, name: &'static str, tensor: &Tensor) -> Result<&'a mut [i32], Error> {
+        self.slice_mut(name, tensor)
+    }
+
+    pub fn i64(&self, name: &'static str, tensor: &Tensor) -> Result<&'a [i64], Error> {
+        self.slice(name, tensor)
+    }
+
+    /// An `F32` or `BF16` vector as `f32`.
+    pub fn floats(&self, name: &'static str, tensor: &Tensor) -> Result<Cow<'a, [f32]>, Error> {
+        if tensor.dtype() != Dtype::Bf16 {
+            return Ok(Cow::Borrowed(self.f32(name, tensor)?));
+        }
+        let codes: &[u16] = self.slice(name, tensor)?;
+        Ok(Cow::Owned(codes.iter().map(|code| bf16::decode(*code)).collect()))
+    }
+
+    /// The bytes of a tensor of any dtype.
+    pub fn bytes(&self, name: &'static str, tensor: &Tensor) -> Result<&'a [u8], Error> {
+        let range = self.register(name, tensor, false)?;
+        // SAFETY: `register` checked the range against the buffer, the lock and the borrow list rule out writers.
+        Ok(unsafe { std::slice::from_raw_parts(range.start as *const u8, range.len()) })
+    }
+
+    /// The bytes of a tensor of any dtype, to be written.
+    pub fn bytes_mut(&self, name: &'static str, tensor: &Tensor) -> Result<&'a mut [u8], Error> {
+        let range = self.register(name, tensor, true)?;
+        // SAFETY: as in `bytes`; the borrow list rules out any other slice of this range.
+        Ok(unsafe { std::slice::from_raw_parts_mut(range.start as *mut u8, range.len()) })
+    }
+
+    fn slice<T: Element>(&self, name: &'static str, tensor: &Tensor) -> Result<&'a [T], Error> {
+        self.check_element::<T>(name, tensor)?;
+        let range = self.register(name, tensor, false)?;
+        // SAFETY: as in `bytes`; buffers are aligned for their dtype (own pages, or checked at load) and offsets are
+        // whole elements; every bit pattern is a `T`.
+        Ok(unsafe { std::slice::from_raw_parts(range.start as *const T, tensor.element_count()) })
+    }
+
+    fn slice_mut<T: Element>(&self, name: &'static str, tensor: &Tensor) -> Result<&'a mut [T], Error> {
+        self.check_element::<T>(name, tensor)?;
+        let range = self.register(name, tensor, true)?;
+        // SAFETY: as in `slice`; the borrow list rules out any other slice of this range.
+        Ok(unsafe { std::slice::from_raw_parts_mut(range.start as *mut T, tensor.element_count()) })
+    }
+
+    fn check_element<T: Element>(&self, name: &'static str, tensor: &Tensor) -> Result<(), Error> {
+        if T::DTYPES.contains(&tensor.dtype()) {
+            return Ok(());
+        }
+        let (expected, found) = (T::DTYPES[0], tensor.dtype());
+        Err(Error::Dtype {
+            operation: self.operation,
+            tensor: name,
+            expected,
+            found,
+        })
+    }
+
+    /// Checks a range against its buffer and against everything borrowed so far, and remembers it.
+    fn register(&self, name: &'static str, tensor: &Tensor, mutable: bool) -> Result<Range<usize>, Error> {
+        let buffer = CpuBuffer::of(tensor)?;
+        let end = tensor.byte_offset() + tensor.byte_count();
+        let argument = |message: String| Error::Argument {
+            operation: self.operation,
+            message,
+        };
+        if end > buffer.byte_count() {
+            return Err(argument(format!(
+                "'{name}' reaches byte {end} of a buffer of {}",
+                buffer.byte_count()
+            )));
+        }
+        if mutable && matches!(buffer, CpuBuffer::Shared(_)) {
+            return Err(argument(format!("'{name}' is a weight and cannot be written")));
+        }
+        let base = buffer.as_ptr() as usize;
+        let addresses = base + tensor.byte_offset()..base + end;
+        let mut borrows = self.borrows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for other in borrows.iter().filter(|other| mutable || other.mutable) {
+            if addresses.start < other.addresses.end && other.addresses.start < addresses.end {
+                let (output, other) = if mutable {
+                    (name, other.name)
+                } else {
+                    (other.name, name)
+                };
+                return Err(Error::Overlap {
+                    operation: self.operation,
+                    output,
+                    other,
+                });
+            }
+        }
+        borrows.push(Borrow {
+            name,
+            addresses: addresses.clone(),
+            mutable,
+        });
+        Ok(addresses)
+    }
+}

@@ -1,0 +1,167 @@
+//! The CPU's two kinds of memory: its own pages and the bytes of mapped files.
+
+use std::{
+    any::Any,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use cachalot_chip::{Buffer, Error, Matrix, MatrixSource, Tensor, TensorSource};
+use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype, e8m0};
+use memmap2::{MmapOptions, MmapRaw};
+
+/// Name under which this chip appears in errors and on the command line.
+pub(crate) const CHIP_NAME: &str = "cpu";
+
+/// Bytes of a tensor.
+#[derive(Debug)]
+pub(crate) enum CpuBuffer {
+    /// Anonymous pages, zero until written and committed when touched.
+    Owned(MmapRaw),
+    /// Bytes of somebody else, usually a mapped file. Never written.
+    Shared(Bytes),
+}
+
+impl Buffer for CpuBuffer {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl CpuBuffer {
+    pub fn allocate(byte_count: usize) -> Result<Self, Error> {
+        // A mapping of zero bytes is an error of the system, an empty tensor is not.
+        let map = MmapOptions::new().len(byte_count.max(1)).no_reserve_swap().map_anon();
+        let map = map.map_err(|error| Error::OutOfMemory {
+            bytes: byte_count,
+            reason: error.to_string(),
+        })?;
+        Ok(CpuBuffer::Owned(MmapRaw::from(map)))
+    }
+
+    /// Keeps the source's bytes if they are aligned for `dtype`, else copies them.
+    pub fn load(source: &TensorSource) -> Result<Self, Error> {
+        source.check()?;
+        if (source.data.as_ptr() as usize).is_multiple_of(source.dtype.byte_count()) {
+            return Ok(CpuBuffer::Shared(source.data.clone()));
+        }
+        let buffer = CpuBuffer::allocate(source.data.len())?;
+        if let CpuBuffer::Owned(map) = &buffer {
+            // SAFETY: the new mapping is at least as long as the source and nobody else knows it yet.
+            unsafe { std::ptr::copy_nonoverlapping(source.data.as_ptr(), map.as_mut_ptr(), source.data.len()) };
+        }
+        Ok(buffer)
+    }
+
+    pub fn of(tensor: &Tensor) -> Result<&CpuBuffer, Error> {
+        tensor
+            .buffer()
+            .as_any()
+            .downcast_ref()
+            .ok_or_else(|| Error::ForeignTensor {
+                chip: CHIP_NAME.to_owned(),
+            })
+    }
+
+    pub fn as_ptr(&self) -> *const u8 {
+        match self {
+            CpuBuffer::Owned(map) => map.as_ptr(),
+            CpuBuffer::Shared(bytes) => bytes.as_ptr(),
+        }
+    }
+
+    pub fn byte_count(&self) -> usize {
+        match self {
+            CpuBuffer::Owned(map) => map.len(),
+            CpuBuffer::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// A weight matrix in its stored form.
+#[derive(Debug)]
+pub(crate) struct CpuMatrix {
+    pub name: String,
+    pub rows: usize,
+    pub columns: usize,
+    pub format: MatrixFormat,
+    pub weights: Bytes,
+    pub scales: Bytes,
+    /// Scales are looked at when the matrix is first used: reading those of all experts at load would read gigabytes.
+    scales_checked: AtomicBool,
+}
+
+impl Buffer for CpuMatrix {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl CpuMatrix {
+    pub fn load(source: MatrixSource) -> Result<Self, Error> {
+        source.check()?;
+        let MatrixSource {
+            name,
+            rows,
+            columns,
+            format,
+            weights,
+            scales,
+        } = source;
+        Ok(CpuMatrix {
+            name,
+            rows,
+            columns,
+            format,
+            weights,
+            scales,
+            scales_checked: AtomicBool::new(false),
+        })
+    }
+
+    /// The matrix behind a handle, its scales checked.
+    pub fn of(matrix: &Matrix) -> Result<&CpuMatrix, Error> {
+        let matrix: &CpuMatrix = matrix
+            .buffer()
+            .as_any()
+            .downcast_ref()
+            .ok_or_else(|| Error::ForeignTensor {
+                chip: CHIP_NAME.to_owned(),
+            })?;
+        if !matrix.scales_checked.load(Ordering::Relaxed) {
+            matrix.check_scales()?;
+            matrix.scales_checked.store(true, Ordering::Relaxed);
+        }
+        Ok(matrix)
+    }
+
+    fn check_scales(&self) -> Result<(), Error> {
+        let bad = |index: usize, value: String| Error::BadScale {
+            name: self.name.clone(),
+            index,
+            value,
+        };
+        let Some((dtype, _)) = self.format.scale_shape(self.rows, self.columns) else {
+            return Ok(());
+        };
+        if dtype == Dtype::F8E8m0 {
+            return match self.scales.iter().position(|code| *code == e8m0::NAN) {
+                Some(index) => Err(bad(index, "NaN".to_owned())),
+                None => Ok(()),
+            };
+        }
+        for index in 0..self.scales.len() / 4 {
+            let scale = ScaleDtype::F32.decode(&self.scales, index);
+            if !(scale.is_finite() && scale > 0.0) {
+                return Err(bad(index, scale.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes one row. Exact.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        self.format
+            .decode_row(&self.weights, &self.scales, self.columns, row, out);
+    }
+}

@@ -1,0 +1,236 @@
+//! Sparse attention with sink (V4 architecture, section 3.3).
+
+use cachalot_chip::{AttendEntries, Attention, Error, Mode};
+use cachalot_numerics::bf16;
+
+use super::{
+    Context,
+    packed::{EntryReader, Packing},
+    rows::RowMap,
+};
+use crate::{
+    pool::Chunks,
+    vector::{add_scaled, dot},
+};
+
+pub(super) fn attention(context: &Context<'_>, operation: &Attention<'_>) -> Result<(), Error> {
+    let keys = Keys::new(context, operation)?;
+    let [head_count, width] = [operation.query.shape()[1], operation.query.shape()[2]];
+    let row_count = keys.map.row_count();
+    let query = context.access.f32("query", operation.query)?;
+    let sink = context.access.f32("sink", operation.sink)?;
+    let out = context.access.f32_mut("out", operation.out)?;
+    // Few rows: heads are split as well, at the price of unpacking a row's keys more than once.
+    let blocks = if row_count < context.pool.thread_count() {
+        context.pool.thread_count()
+    } else {
+        1
+    };
+    let block_heads = head_count.div_ceil(blocks);
+    let block_count = head_count.div_ceil(block_heads);
+    let out_heads = Chunks::new(out, width);
+    let work_count = 2 * block_heads * width * keys.count_max();
+    context.pool.run(row_count * block_count, work_count, &|task| {
+        let (row, first_head) = (task / block_count, task % block_count * block_heads);
+        let unpacked = keys.unpack(row);
+        for head in first_head..head_count.min(first_head + block_heads) {
+            let query = &query[(row * head_count + head) * width..][..width];
+            // SAFETY: every (row, head) belongs to one task.
+            let out = unsafe { out_heads.get(row * head_count + head) };
+            attend(context.mode, query, &unpacked, sink[head], operation.scale, out);
+            context.round(out);
+        }
+    });
+    Ok(())
+}
+
+/// One head of one row over unpacked keys.
+fn attend(mode: Mode, query: &[f32], keys: &[f32], sink: f32, scale: f32, out: &mut [f32]) {
+    let width = query.len();
+    let mut scores: Vec<f32> = keys.chunks_exact(width).map(|key| dot(query, key) * scale).collect();
+    let max = scores.iter().copied().fold(sink, f32::max);
+    let mut sum = (sink - max).exp();
+    for score in &mut scores {
+        *score = (*score - max).exp();
+        sum += *score;
+        if mode == Mode::Official {
+            *score = bf16::round(*score);
+        }
+    }
+    out.fill(0.0);
+    for (key, weight) in keys.chunks_exact(width).zip(&scores) {
+        add_scaled(out, *weight, key);
+    }
+    out.iter_mut().for_each(|value| *value /= sum);
+}
+
+/// The key set of every row.
+struct Keys<'a> {
+    map: RowMap<'a>,
+    slots: Vec<usize>,
+    fresh: &'a [u8],
+    tail: &'a [u8],
+    ring_row_count: usize,
+    packing: Packing,
+    window: usize,
+    entries: Option<EntryKeys<'a>>,
+}
+
+struct EntryKeys<'a> {
+    readers: Vec<EntryReader<'a>>,
+    ratio: usize,
+    /// Chosen entries and their number for each row.
+    selected: Option<(&'a [i32], usize)>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(context: &Context<'a>, operation: &Attention<'_>) -> Result<Self, Error> {
+        let map = RowMap::new(context, &operation.rows)?;
+        let slot_count = operation.tail.shape()[0];
+        let slots = map
+            .slots
+            .iter()
+            .map(|slot| context.index("slots", i64::from(*slot), slot_count));
+        let slots = slots.collect::<Result<_, _>>()?;
+        let width = operation.query.shape()[2];
+        let entries = operation
+            .entries
+            .as_ref()
+            .map(|attend| EntryKeys::new(context, attend, &map))
+            .transpose()?;
+        Ok(Keys {
+            map,
+            slots,
+            fresh: context.access.bytes("fresh", operation.fresh)?,
+            tail: context.access.bytes("tail", operation.tail)?,
+            ring_row_count: operation.tail.shape()[1],
+            packing: Packing {
+                format: operation.format,
+                width,
+                tail: operation.rotary,
+            },
+            window: operation.window,
+            entries,
+        })
+    }
+
+    /// An upper bound of the keys of a row.
+    fn count_max(&self) -> usize {
+        let position_max = self.map.positions.iter().copied().max().unwrap_or(0) as usize;
+        let entry_count = self.entries.as_ref().map_or(0, |entries| match entries.selected {
+            Some((_, count)) => count,
+            None => (position_max + 1) / entries.ratio,
+        });
+        self.window + entry_count
+    }
+
+    /// The keys of a row: window rows by position, then entries by index.
+    fn unpack(&self, row: usize) -> Vec<f32> {
+        let (position, sequence) = (self.map.positions[row] as usize, self.map.sequences[row] as usize);
+        let first = (position + 1).saturating_sub(self.window);
+        let chosen = self
+            .entries
+            .as_ref()
+            .map(|entries| (entries, entries.chosen(row, position)));
+        let entry_count = chosen.as_ref().map_or(0, |(_, chosen)| chosen.len());
+        let width = self.packing.width;
+        let mut keys = vec![0.0; (position + 1 - first + entry_count) * width];
+        let (window_keys, entry_keys) = keys.split_at_mut((position + 1 - first) * width);
+        for (position, key) in (first..=position).zip(window_keys.chunks_exact_mut(width)) {
+            self.packing.unpack(self.window_row(sequence, position), key);
+        }
+        if let Some((entries, chosen)) = chosen {
+            let reader = &entries.readers[sequence];
+            for (index, key) in chosen.iter().zip(entry_keys.chunks_exact_mut(width)) {
+                reader.packing.unpack(reader.row(index), key);
+            }
+        }
+        keys
+    }
+
+    fn window_row(&self, sequence: usize, position: usize) -> &'a [u8] {
+        let span = self.map.span(sequence);
+        let row_byte_count = self.packing.row_byte_count();
+        if position >= span.first_position {
+            let row = span.first_row + position - span.first_position;
+            return &self.fresh[row * row_byte_count..][..row_byte_count];
+        }
+        let place = self.slots[sequence] * self.ring_row_count + position % self.ring_row_count;
+        &self.tail[place * row_byte_count..][..row_byte_count]
+    }
+}
+
+/// Entries of one row.
+enum Chosen<'a> {
+    All(usize),
+    Selected(&'a [i32]),
+}
+
+impl Chosen<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Chosen::All(count) => *count,
+            Chosen::Selected(indices) => indices.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.len()).map(|place| match self {
+            Chosen::All(_) => place,
+            Chosen::Selected(indices) => indices[place] as usize,
+        })
+    }
+}
+
+impl<'a> EntryKeys<'a> {
+    fn new(context: &Context<'a>, attend: &AttendEntries<'_>, map: &RowMap<'a>) -> Result<Self, Error> {
+        let pool = context.access.bytes("pool", attend.entries.pool)?;
+        let page_table = context.access.i32("page_table", attend.entries.page_table)?;
+        let ratio = attend.entries.ratio;
+        let mut readers = Vec::with_capacity(map.sequence_count());
+        for sequence in 0..map.sequence_count() {
+            let reader = EntryReader::new(&attend.entries, pool, page_table, sequence);
+            let span = map.span(sequence);
+            reader
+                .check((span.first_position + span.row_count) / ratio)
+                .map_err(|page| context.index_error("page_table", i64::from(page), attend.entries.pool.shape()[0]))?;
+            readers.push(reader);
+        }
+        let selected = match attend.selected {
+            Some(tensor) => Some((context.access.i32("selected", tensor)?, tensor.shape()[1])),
+            None => None,
+        };
+        let keys = EntryKeys {
+            readers,
+            ratio,
+            selected,
+        };
+        keys.check_selected(context, map)?;
+        Ok(keys)
+    }
+
+    /// Chosen entries must be visible: anything else would read what no row has written.
+    fn check_selected(&self, context: &Context<'_>, map: &RowMap<'_>) -> Result<(), Error> {
+        for row in 0..map.row_count() {
+            let position = map.positions[row] as usize;
+            let visible = (position + 1) / self.ratio;
+            if let Chosen::Selected(indices) = self.chosen(row, position) {
+                for index in indices {
+                    context.index("selected", i64::from(*index), visible)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn chosen(&self, row: usize, position: usize) -> Chosen<'a> {
+        match self.selected {
+            None => Chosen::All((position + 1) / self.ratio),
+            Some((indices, count)) => {
+                let indices = &indices[row * count..][..count];
+                let valid = indices.iter().position(|index| *index == -1).unwrap_or(count);
+                Chosen::Selected(&indices[..valid])
+            }
+        }
+    }
+}

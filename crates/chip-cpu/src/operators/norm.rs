@@ -1,0 +1,50 @@
+//! Root-mean-square normalisation.
+
+use cachalot_chip::{Error, Mode, RmsNorm};
+use cachalot_numerics::bf16;
+
+use super::Context;
+use crate::vector::square_sum;
+
+pub(super) fn rms_norm(context: &Context<'_>, operation: &RmsNorm<'_>) -> Result<(), Error> {
+    let width = operation.x.shape()[1];
+    let out = context.access.f32_mut("out", operation.out)?;
+    if !operation.x.overlaps(operation.out) {
+        out.copy_from_slice(context.access.f32("x", operation.x)?);
+    }
+    let weight = operation
+        .weight
+        .map(|weight| context.access.floats("weight", weight))
+        .transpose()?;
+    let official = context.mode == Mode::Official;
+    context
+        .pool
+        .for_each_chunk(out, width, 4 * width, |_, row| match &weight {
+            Some(weight) => {
+                normalise(row, weight, operation.epsilon);
+                context.round(row);
+            }
+            None if official => normalise_in_bf16(row, operation.epsilon),
+            None => {
+                let factor = (square_sum(row) / width as f32 + operation.epsilon).sqrt().recip();
+                row.iter_mut().for_each(|value| *value *= factor);
+            }
+        });
+    Ok(())
+}
+
+/// `row = weight * row / sqrt(mean(row^2) + epsilon)`.
+pub(super) fn normalise(row: &mut [f32], weight: &[f32], epsilon: f32) {
+    let factor = (square_sum(row) / row.len() as f32 + epsilon).sqrt().recip();
+    for (value, weight) in row.iter_mut().zip(weight) {
+        *value = weight * (*value * factor);
+    }
+}
+
+/// The per-head query norm as DeepSeek's inference code does it: each step rounded to bf16.
+fn normalise_in_bf16(row: &mut [f32], epsilon: f32) {
+    let squares: f32 = row.iter().map(|value| bf16::round(value * value)).sum();
+    let mean = bf16::round(squares / row.len() as f32);
+    let factor = bf16::round(bf16::round(mean + epsilon).sqrt().recip());
+    row.iter_mut().for_each(|value| *value = bf16::round(*value * factor));
+}

@@ -1,0 +1,118 @@
+//! Products of activations with stored matrices.
+//!
+//! Everything that multiplies by a weight (linear, grouped linear, experts) is a list of [`Product`]s that run in one
+//! parallel region, cut into blocks of weight rows. An element of the result is one dot product whose order depends on
+//! the number of columns only, so results do not change with the batch, the blocks or the threads.
+
+use cachalot_chip::Mode;
+
+use crate::{kernels::Kernels, memory::CpuMatrix, pool::Pool, vector::dot};
+
+/// `out[t][out_first + r] = matrix[first_row + r] . x[t]` for `r` below `row_count` and every `t`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    /// The weights.
+    pub matrix: &'a CpuMatrix,
+    /// First weight row.
+    pub first_row: usize,
+    /// Number of weight rows.
+    pub row_count: usize,
+    /// Activations; row `t` starts at `t * x_stride` and is `matrix.columns` long.
+    pub x: &'a [f32],
+    /// Distance of activation rows.
+    pub x_stride: usize,
+    /// Rows of activations.
+    pub x_count: usize,
+    /// Where results go.
+    pub out: Out<'a>,
+}
+
+/// Results of a product that several threads write, each its own elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Out<'a> {
+    values: *mut f32,
+    length: usize,
+    stride: usize,
+    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: products of one list write disjoint elements, see `run`.
+unsafe impl Sync for Out<'_> {}
+// SAFETY: as above.
+unsafe impl Send for Out<'_> {}
+
+impl<'a> Out<'a> {
+    /// All of `values` as rows of `stride`.
+    pub fn new(values: &'a mut [f32], stride: usize) -> Self {
+        Out {
+            values: values.as_mut_ptr(),
+            length: values.len(),
+            stride,
+            lifetime: std::marker::PhantomData,
+        }
+    }
+
+    /// The same rows, starting `columns` further right.
+    pub fn shifted(self, columns: usize) -> Self {
+        assert!(columns <= self.length, "shift of {columns} in {} values", self.length);
+        // SAFETY: stays within the slice.
+        let values = unsafe { self.values.add(columns) };
+        Out {
+            values,
+            length: self.length - columns,
+            ..self
+        }
+    }
+
+    /// Writes one element.
+    ///
+    /// # Panics
+    /// If the element is out of range.
+    #[inline]
+    pub fn set(&self, row: usize, column: usize, value: f32) {
+        let index = row * self.stride + column;
+        assert!(index < self.length, "element {index} of {}", self.length);
+        // SAFETY: in range; `run` gives every element to one task only.
+        unsafe { self.values.add(index).write(value) };
+    }
+}
+
+/// Runs all products in one parallel region.
+///
+/// Each matrix row of a list must go to elements of its own (callers build lists over disjoint outputs or columns).
+pub(crate) fn run(pool: &Pool, kernels: Kernels, mode: Mode, products: &[Product<'_>]) {
+    const BLOCK_ROW_COUNT: usize = 16;
+    let mut first_blocks = Vec::with_capacity(products.len() + 1);
+    let mut block_count = 0;
+    let mut work_count = 0;
+    for product in products {
+        first_blocks.push(block_count);
+        block_count += product.row_count.div_ceil(BLOCK_ROW_COUNT);
+        work_count += product.row_count * product.matrix.columns * product.x_count;
+    }
+    pool.run(block_count, work_count / block_count.max(1), &|block| {
+        let index = first_blocks.partition_point(|first| *first <= block) - 1;
+        let product = &products[index];
+        let first = (block - first_blocks[index]) * BLOCK_ROW_COUNT;
+        let count = BLOCK_ROW_COUNT.min(product.row_count - first);
+        multiply(kernels, mode, product, first, count);
+    });
+}
+
+/// Rows `first .. first + count` of a product.
+fn multiply(kernels: Kernels, mode: Mode, product: &Product<'_>, first: usize, count: usize) {
+    let _ = (kernels, mode);
+    multiply_portable(product, first, count);
+}
+
+fn multiply_portable(product: &Product<'_>, first: usize, count: usize) {
+    let columns = product.matrix.columns;
+    let mut weights = vec![0.0; columns];
+    for row in first..first + count {
+        product.matrix.decode_row(product.first_row + row, &mut weights);
+        for t in 0..product.x_count {
+            let x = &product.x[t * product.x_stride..][..columns];
+            product.out.set(t, row, dot(x, &weights));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Sums and products of `f32` slices in a fixed order, so that a row's result depends on nothing but the row.
+
+const LANES: usize = 16;
+
+/// `sum_i a_i * b_i`, in 16 lanes that are added pairwise at the end.
+///
+/// # Panics
+/// If the lengths differ.
+#[inline]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[lane] += a * b;
+    }
+    add_lanes(lanes)
+}
+
+/// `sum_i a_i^2` in the order of [`dot`].
+#[inline]
+pub(crate) fn square_sum(a: &[f32]) -> f32 {
+    dot(a, a)
+}
+
+/// `out_i += factor * a_i`.
+#[inline]
+pub(crate) fn add_scaled(out: &mut [f32], factor: f32, a: &[f32]) {
+    for (out, a) in out.iter_mut().zip(a) {
+        *out += factor * a;
+    }
+}
+
+#[inline]
+fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `x * sigmoid(x)`.
+#[inline]
+pub(crate) fn silu(x: f32) -> f32 {
+    x / (1.0 + (-x).exp())
+}
+
+/// `ln(1 + e^x)` without overflow.
+#[inline]
+pub(crate) fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_covers_blocks_and_rest() {
+        for length in [0, 1, 15, 16, 17, 100] {
+            let a: Vec<f32> = (0..length).map(|i| i as f32).collect();
+            let expected: f32 = (0..length).map(|i| (i * i) as f32).sum();
+            assert_eq!(dot(&a, &a), expected);
+        }
+    }
+
+    #[test]
+    fn softplus_does_not_overflow() {
+        assert_eq!(softplus(200.0), 200.0);
+        assert!((softplus(0.0) - std::f32::consts::LN_2).abs() < 1e-7);
+        assert!(softplus(-200.0) >= 0.0);
+    }
+}
