@@ -1,0 +1,182 @@
+//! Bytes and parameters of a model, from its configuration alone.
+
+use cachalot_numerics::Dtype;
+
+use crate::{
+    config::{AttentionKind, DeepseekV4Config},
+    inventory::{self, Formats, Part, Place, SlotKind},
+};
+
+/// What a part of a checkpoint amounts to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Stored tensors.
+    pub tensors: u64,
+    /// Stored bytes, scales included.
+    pub bytes: u64,
+    /// Numbers that the model learns: FP4 counts unpacked, scales not at all, nor do tables of expert ids.
+    pub parameters: u64,
+}
+
+impl std::ops::AddAssign for Size {
+    fn add_assign(&mut self, other: Size) {
+        self.tensors += other.tensors;
+        self.bytes += other.bytes;
+        self.parameters += other.parameters;
+    }
+}
+
+/// Size of the whole checkpoint in the formats that the configuration announces.
+pub fn total(config: &DeepseekV4Config) -> Size {
+    sum(config, |_, _| true)
+}
+
+/// Size of one part.
+pub fn part(config: &DeepseekV4Config, part: Part) -> Size {
+    sum(config, |_, other| other == part)
+}
+
+/// Size of everything at one place, for example one layer.
+pub fn place(config: &DeepseekV4Config, place: Place) -> Size {
+    sum(config, |other, _| other == place)
+}
+
+/// What one decoded token reads of a part, at batch size 1 and without drafting: of the routed experts
+/// those that it uses, of the embedding and of the tables of expert ids (single rows) nothing.
+pub fn active(config: &DeepseekV4Config, part: Part) -> Size {
+    let mut size = Size::default();
+    if matches!(part, Part::Embedding | Part::Stages) {
+        return size;
+    }
+    for_each(config, |_, other, kind, repeats, stored| {
+        let table = matches!(kind, SlotKind::Plain { dtype: Dtype::I64, .. });
+        if other == part && !table {
+            let repeats = match part {
+                Part::RoutedExperts => config.num_experts_per_tok as u64,
+                _ => repeats,
+            };
+            size += times(stored, repeats);
+        }
+    });
+    size
+}
+
+/// What one decoded token reads altogether: [`active`] over all parts.
+pub fn active_total(config: &DeepseekV4Config) -> Size {
+    let mut size = Size::default();
+    for part in Part::ALL {
+        size += active(config, part);
+    }
+    size
+}
+
+/// How keys and compressed entries are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvFormat {
+    /// Entries as FP8 with one scale byte for 64 channels (scales padded to 8 bytes) and BF16 rotated
+    /// channels; index keys as FP4 with one scale byte for 32 channels.
+    Packed,
+    /// Everything as BF16.
+    Bf16,
+}
+
+/// Bytes by which the state of a sequence grows with each token, on average. Windows do not grow.
+pub fn kv_bytes_per_token(config: &DeepseekV4Config, format: KvFormat) -> f64 {
+    let (entry, index_key) = match format {
+        KvFormat::Packed => (packed_entry_bytes(config), packed_index_key_bytes(config)),
+        KvFormat::Bf16 => (2 * config.head_dim, 2 * config.index_head_dim),
+    };
+    let layers = 0..config.num_hidden_layers;
+    layers
+        .map(|layer| match config.attention_kind(layer) {
+            AttentionKind::SlidingWindow => 0.0,
+            AttentionKind::CompressedSparse => (entry + index_key) as f64 / 4.0,
+            AttentionKind::HeavilyCompressed => entry as f64 / 128.0,
+        })
+        .sum()
+}
+
+fn packed_entry_bytes(config: &DeepseekV4Config) -> usize {
+    let still = config.head_dim - config.qk_rope_head_dim;
+    still + still.div_ceil(64).next_multiple_of(8) + 2 * config.qk_rope_head_dim
+}
+
+fn packed_index_key_bytes(config: &DeepseekV4Config) -> usize {
+    config.index_head_dim.div_ceil(2) + config.index_head_dim.div_ceil(32)
+}
+
+/// No fewer tensors than the checkpoint has, without visiting them.
+pub(crate) fn tensor_count_bound(config: &DeepseekV4Config) -> u64 {
+    // A layer has below 64 tensors besides its experts, which have six each.
+    let layers = config.num_hidden_layers + config.nextn_stage_count();
+    (layers as u64 + 1) * (64 + 6 * config.n_routed_experts as u64)
+}
+
+/// Elements of the largest tensor and an upper bound for the bytes of the checkpoint.
+pub(crate) fn size_bounds(config: &DeepseekV4Config) -> (u128, u128) {
+    let (mut elements_max, mut bytes) = (0, 0);
+    for place in inventory::places(config) {
+        for template in inventory::templates_at(config, place) {
+            let elements = match &template.kind {
+                SlotKind::Matrix { rows, columns, .. } => *rows as u128 * *columns as u128,
+                SlotKind::Plain { shape, .. } => shape.iter().map(|side| *side as u128).product(),
+            };
+            elements_max = elements_max.max(elements);
+            bytes += 8 * elements * template.repeats as u128;
+        }
+    }
+    (elements_max, bytes)
+}
+
+fn sum(config: &DeepseekV4Config, wanted: impl Fn(Place, Part) -> bool) -> Size {
+    let mut size = Size::default();
+    for_each(config, |place, part, _, repeats, stored| {
+        if wanted(place, part) {
+            size += times(stored, repeats);
+        }
+    });
+    size
+}
+
+fn times(size: Size, repeats: u64) -> Size {
+    Size {
+        tensors: size.tensors * repeats,
+        bytes: size.bytes * repeats,
+        parameters: size.parameters * repeats,
+    }
+}
+
+/// Visits place, part, kind, number of repetitions and size of one repetition.
+fn for_each(config: &DeepseekV4Config, mut visit: impl FnMut(Place, Part, &SlotKind, u64, Size)) {
+    let formats = Formats::announced(config);
+    for place in inventory::places(config) {
+        for template in inventory::templates_at(config, place) {
+            let size = size_of(&template.kind, formats);
+            visit(place, template.part, &template.kind, template.repeats as u64, size);
+        }
+    }
+}
+
+fn size_of(kind: &SlotKind, formats: Formats) -> Size {
+    match kind {
+        SlotKind::Matrix { rows, columns, class } => {
+            let format = formats.of(*class);
+            Size {
+                tensors: 1 + format.scale_shape(*rows, *columns).is_some() as u64,
+                bytes: format.byte_count(*rows, *columns) as u64,
+                parameters: (rows * columns) as u64,
+            }
+        }
+        SlotKind::Plain { shape, dtype } => {
+            let elements: u64 = shape.iter().map(|side| *side as u64).product();
+            Size {
+                tensors: 1,
+                bytes: elements * dtype.byte_count() as u64,
+                parameters: match dtype {
+                    Dtype::I64 => 0,
+                    _ => elements,
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Every tensor of a model, from its configuration alone.
+
+mod templates;
+
+pub(crate) use templates::at as templates_at;
+
+use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype};
+
+use crate::config::{DeepseekV4Config, ExpertDtype, ScaleFormat};
+
+/// Parts of a checkpoint, as its bytes are usually accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Part {
+    /// Routed experts of the main layers.
+    RoutedExperts,
+    /// Query, key-value and output projections with their norms and sinks.
+    Attention,
+    /// Shared experts.
+    SharedExperts,
+    /// Token embedding.
+    Embedding,
+    /// Output projection to the vocabulary.
+    Head,
+    /// Compressors of keys and values, without the indexer's own.
+    Compressors,
+    /// Indexers, with their own compressors.
+    Indexers,
+    /// Hyper-connections of the layers and of the head.
+    HyperConnections,
+    /// Routers, with the tables from token to expert.
+    Routers,
+    /// Norms before attention, experts and head.
+    Norms,
+    /// The MTP layer or the DSpark stages, all of it.
+    Stages,
+}
+
+impl Part {
+    /// All parts, in the order of the enum.
+    pub const ALL: [Part; 11] = [
+        Part::RoutedExperts,
+        Part::Attention,
+        Part::SharedExperts,
+        Part::Embedding,
+        Part::Head,
+        Part::Compressors,
+        Part::Indexers,
+        Part::HyperConnections,
+        Part::Routers,
+        Part::Norms,
+        Part::Stages,
+    ];
+}
+
+/// Where in the model a tensor sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Outside all layers: embedding, head, last norm.
+    Global,
+    /// Main layer.
+    Layer(usize),
+    /// MTP layer or DSpark stage, stored as `mtp.N`.
+    Stage(usize),
+}
+
+/// Which formats a weight matrix may be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MatrixClass {
+    /// Never quantised: BF16, or F32 in a checkpoint saved so.
+    Plain,
+    /// FP8 in blocks; BF16 or F32 in a checkpoint that is not quantised.
+    Dense,
+    /// FP4 in groups or FP8 in blocks; BF16 or F32 in a checkpoint that is not quantised.
+    Expert,
+}
+
+impl MatrixClass {
+    /// Element types that the weights may be stored in.
+    pub const fn dtypes(self) -> &'static [Dtype] {
+        match self {
+            MatrixClass::Plain => &[Dtype::Bf16, Dtype::F32],
+            MatrixClass::Dense => &[Dtype::F8E4m3, Dtype::Bf16, Dtype::F32],
+            MatrixClass::Expert => &[Dtype::I8, Dtype::F8E4m3, Dtype::Bf16, Dtype::F32],
+        }
+    }
+}
+
+/// What a logical tensor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotKind {
+    /// A weight matrix: stored as `NAME.weight`, with `NAME.scale` if its format has scales.
+    Matrix {
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        columns: usize,
+        /// Allowed formats.
+        class: MatrixClass,
+    },
+    /// A tensor stored under its name as it is.
+    Plain {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Type in the releases.
+        dtype: Dtype,
+    },
+}
+
+impl SlotKind {
+    /// Types in which a plain tensor may be stored, that of the releases first.
+    pub fn plain_dtypes(dtype: Dtype) -> &'static [Dtype] {
+        match dtype {
+            Dtype::Bf16 => &[Dtype::Bf16, Dtype::F32],
+            Dtype::F32 => &[Dtype::F32, Dtype::Bf16],
+            _ => &[Dtype::I64],
+        }
+    }
+}
+
+/// One tensor that a model needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Official name; for a matrix without `.weight`.
+    pub name: String,
+    /// Part of the model.
+    pub part: Part,
+    /// Place in the model.
+    pub place: Place,
+    /// Shape and formats.
+    pub kind: SlotKind,
+}
+
+/// One tensor as it lies in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Official full name.
+    pub name: String,
+    /// Part of the model.
+    pub part: Part,
+    /// Place in the model.
+    pub place: Place,
+    /// Stored element type.
+    pub dtype: Dtype,
+    /// Stored shape: packed FP4 halves the last side.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// Bytes of the tensor.
+    pub fn byte_count(&self) -> u64 {
+        let elements: u64 = self.shape.iter().map(|side| *side as u64).product();
+        elements * self.dtype.byte_count() as u64
+    }
+}
+
+/// The formats in which a checkpoint stores its matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// Matrices that are never quantised.
+    pub plain: MatrixFormat,
+    /// Dense matrices.
+    pub dense: MatrixFormat,
+    /// Routed experts.
+    pub expert: MatrixFormat,
+}
+
+impl Formats {
+    /// The formats that a configuration announces.
+    ///
+    /// Without `quantization_config` everything is BF16. With it, experts are FP4 unless `expert_dtype` says
+    /// FP8; scales are E8M0 if `scale_fmt` says so, and F32 beside FP8 experts (the -Base releases).
+    pub fn announced(config: &DeepseekV4Config) -> Formats {
+        let plain = MatrixFormat::Bf16;
+        let Some(quantization) = config.quantization else {
+            return Formats {
+                plain,
+                dense: plain,
+                expert: plain,
+            };
+        };
+        let experts_fp8 = config.expert_dtype == Some(ExpertDtype::Fp8);
+        let [rows, columns] = quantization.weight_block_size;
+        let scale = match quantization.scale_fmt {
+            Some(ScaleFormat::Ue8m0) if !experts_fp8 => ScaleDtype::E8m0,
+            _ => ScaleDtype::F32,
+        };
+        let dense = MatrixFormat::Fp8Block { rows, columns, scale };
+        Formats {
+            plain,
+            dense,
+            expert: if experts_fp8 { dense } else { MatrixFormat::FP4 },
+        }
+    }
+
+    /// The format of one class.
+    pub const fn of(self, class: MatrixClass) -> MatrixFormat {
+        match class {
+            MatrixClass::Plain => self.plain,
+            MatrixClass::Dense => self.dense,
+            MatrixClass::Expert => self.expert,
+        }
+    }
+}
+
+/// Every logical tensor of the model: global ones, layers in order, then stages.
+pub fn slots(config: &DeepseekV4Config) -> impl Iterator<Item = Slot> + '_ {
+    places(config).flat_map(move |place| slots_at(config, place))
+}
+
+/// The tensors as the releases store them, in the formats that the configuration announces.
+pub fn tensors(config: &DeepseekV4Config) -> impl Iterator<Item = TensorSpec> + '_ {
+    let formats = Formats::announced(config);
+    slots(config).flat_map(move |slot| slot.stored(formats))
+}
+
+/// All places of the model, in order.
+pub fn places(config: &DeepseekV4Config) -> impl Iterator<Item = Place> + use<> {
+    let layers = (0..config.num_hidden_layers).map(Place::Layer);
+    let stages = (0..config.nextn_stage_count()).map(Place::Stage);
+    std::iter::once(Place::Global).chain(layers).chain(stages)
+}
+
+/// Every logical tensor at one place.
+pub fn slots_at(config: &DeepseekV4Config, place: Place) -> Vec<Slot> {
+    let prefix = match place {
+        Place::Global => String::new(),
+        Place::Layer(index) => format!("layers.{index}."),
+        Place::Stage(index) => format!("mtp.{index}."),
+    };
+    let mut slots = Vec::new();
+    for template in templates::at(config, place) {
+        for repeat in 0..template.repeats {
+            slots.push(Slot {
+                name: format!("{prefix}{}", template.suffix_of(repeat)),
+                part: template.part,
+                place,
+                kind: template.kind.clone(),
+            });
+        }
+    }
+    slots
+}
+
+impl Slot {
+    /// The stored tensors of this slot: a matrix gives its weight and, in formats that have one, its scale.
+    pub fn stored(self, formats: Formats) -> impl Iterator<Item = TensorSpec> {
+        let Slot {
+            name,
+            part,
+            place,
+            kind,
+        } = self;
+        let tensor = move |name: String, dtype: Dtype, shape: Vec<usize>| TensorSpec {
+            name,
+            part,
+            place,
+            dtype,
+            shape,
+        };
+        let (first, second) = match kind {
+            SlotKind::Plain { shape, dtype } => (tensor(name, dtype, shape), None),
+            SlotKind::Matrix { rows, columns, class } => {
+                let format = formats.of(class);
+                let scale = format
+                    .scale_shape(rows, columns)
+                    .map(|(dtype, shape)| tensor(format!("{name}.scale"), dtype, shape.to_vec()));
+                let shape = format.weight_shape(rows, columns).to_vec();
+                (tensor(format!("{name}.weight"), format.dtype(), shape), scale)
+            }
+        };
+        std::iter::once(first).chain(second)
+    }
+}

@@ -1,0 +1,122 @@
+//! Looking for bad values: a few tensors at open, all of them on demand.
+
+use crate::{
+    Checkpoint, Error, StoredMatrix,
+    catalogue::Placement,
+    parallel,
+    values::{self, ValueFault},
+};
+
+/// How far [`Checkpoint::verify`] has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes done.
+    pub bytes_done: u64,
+    /// Bytes to do altogether.
+    pub bytes_total: u64,
+}
+
+/// Checks the scales of a matrix: no NaN, and for F32 positive and finite.
+///
+/// `name` is what errors call the file; the matrix's own name goes with it.
+///
+/// # Errors
+/// [`Error::Value`] with the first bad scale.
+pub fn check_scales(name: &str, matrix: &StoredMatrix) -> Result<(), Error> {
+    let (Some(scales), Some((dtype, _))) = (&matrix.scales, matrix.format.scale_shape(matrix.rows, matrix.columns))
+    else {
+        return Ok(());
+    };
+    match values::bad_scale(dtype, scales) {
+        None => Ok(()),
+        Some((index, fault)) => Err(Error::Value {
+            file: name.to_owned(),
+            tensor: format!("{}.scale", matrix.name),
+            index,
+            fault,
+        }),
+    }
+}
+
+impl Checkpoint {
+    /// Reads every tensor and looks for NaN, infinities, scales that are not positive and ids of experts
+    /// that do not exist. Takes as long as reading the files; one thread for each core.
+    ///
+    /// `progress` is called now and then, from several threads.
+    ///
+    /// # Errors
+    /// [`Error::Value`] with the first bad element of the first bad tensor in the order of the files.
+    pub fn verify(&self, progress: impl Fn(Progress) + Sync) -> Result<(), Error> {
+        use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+        let mut tensors: Vec<(&String, &Placement)> = self.catalogue.tensors.iter().collect();
+        tensors.sort_by_key(|(_, placement)| (placement.shard, placement.start));
+        let bytes_total = tensors.iter().map(|(_, p)| (p.end - p.start) as u64).sum();
+        let bytes_done = AtomicU64::new(0);
+        let failed = AtomicBool::new(false);
+        let results = parallel::map(&tensors, |(name, placement)| {
+            if failed.load(Ordering::Relaxed) {
+                // Tensors are taken in order, so an earlier one has failed.
+                return Ok(());
+            }
+            let result = self.check_tensor(name, placement);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            let bytes = (placement.end - placement.start) as u64;
+            let done = bytes_done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            progress(Progress {
+                bytes_done: done,
+                bytes_total,
+            });
+            result
+        });
+        results.into_iter().collect()
+    }
+
+    /// Checks what is small or cheap enough to be looked at whenever a checkpoint is opened.
+    pub(crate) fn check_cheap_values(&self) -> Result<(), Error> {
+        let cheap = self.catalogue.tensors.iter().filter(|(name, _)| is_cheap(name));
+        let mut cheap: Vec<(&String, &Placement)> = cheap.collect();
+        cheap.sort_by_key(|(_, placement)| (placement.shard, placement.start));
+        cheap
+            .into_iter()
+            .try_for_each(|(name, placement)| self.check_tensor(name, placement))
+    }
+
+    fn check_tensor(&self, name: &str, placement: &Placement) -> Result<(), Error> {
+        match self.fault_in(name, placement) {
+            None => Ok(()),
+            Some((index, fault)) => Err(Error::Value {
+                file: self.shard_display(placement).display().to_string(),
+                tensor: name.to_owned(),
+                index,
+                fault,
+            }),
+        }
+    }
+
+    fn fault_in(&self, name: &str, placement: &Placement) -> Option<(usize, ValueFault)> {
+        let (dtype, bytes) = (placement.dtype()?, self.catalogue.bytes(placement));
+        if name.ends_with(".tid2eid") {
+            return values::bad_expert(bytes, self.config.n_routed_experts);
+        }
+        if name.ends_with(".scale") {
+            return values::bad_scale(dtype, bytes);
+        }
+        values::bad_number(dtype, bytes)
+    }
+}
+
+/// Norms, sinks, routers' biases, tables of experts, small hyper-connection tensors, scales of dense
+/// matrices: some 20 MB of V4-Flash, nearly all of it tables. Experts' scales (4 GB) are not among them.
+fn is_cheap(name: &str) -> bool {
+    const ENDS: [&str; 8] = [
+        "norm.weight",
+        ".attn_sink",
+        ".gate.bias",
+        ".gate.tid2eid",
+        "_base",
+        "_scale",
+        ".scale",
+        "hnorm.weight",
+    ];
+    !name.contains(".experts.") && ENDS.iter().any(|end| name.ends_with(end))
+}

@@ -1,0 +1,155 @@
+//! The inventory against the published sizes of the releases.
+
+use std::path::Path;
+
+use cachalot_checkpoint::{
+    DeepseekV4Config,
+    accounting::{self, KvFormat, Size},
+    inventory::{self, Part, Place},
+    published,
+};
+
+fn config(name: &str) -> DeepseekV4Config {
+    let text = published::config(name).expect("built in");
+    DeepseekV4Config::from_json(text, Path::new(name)).expect("a valid configuration")
+}
+
+#[test]
+fn tensor_counts_and_bytes_are_the_published_ones() {
+    for (name, tensors, bytes) in [
+        ("DeepSeek-V4-Flash", 69_187, 159_609_485_896),
+        ("DeepSeek-V4-Flash-DSpark", 72_317, 166_878_536_440),
+        ("DeepSeek-V4-Flash-0731", 72_317, 166_878_536_440),
+        ("DeepSeek-V4-Flash-Base", 69_187, 292_555_345_480),
+        ("DeepSeek-V4-Pro", 145_116, 864_704_792_696),
+        ("DeepSeek-V4-Pro-DSpark", 149_782, 892_727_580_904),
+        ("DeepSeek-V4-Pro-0813", 149_782, 892_727_580_904),
+        ("DeepSeek-V4-Pro-Base", 145_116, 1_602_325_824_632),
+    ] {
+        let config = config(name);
+        let total = accounting::total(&config);
+        assert_eq!((total.tensors, total.bytes), (tensors, bytes), "{name}");
+        // The list says the same as the sums.
+        let listed = inventory::tensors(&config).fold((0, 0), |(count, bytes), tensor| {
+            (count + 1, bytes + tensor.byte_count())
+        });
+        assert_eq!(listed, (tensors, bytes), "{name}, listed");
+    }
+}
+
+#[test]
+fn bytes_by_part_are_the_published_ones() {
+    for (part, flash, pro) in [
+        (Part::RoutedExperts, 147_169_738_752, 822_054_223_872),
+        (Part::Attention, 4_599_478_144, 18_294_854_528),
+        (Part::SharedExperts, 1_082_196_480, 4_029_923_520),
+        (Part::Embedding, 1_059_061_760, 1_853_358_080),
+        (Part::Head, 1_059_061_760, 1_853_358_080),
+        (Part::Compressors, 525_722_624, 1_344_566_272),
+        (Part::Indexers, 275_353_344, 625_367_040),
+        (Part::HyperConnections, 135_537_756, 336_278_412),
+        (Part::Routers, 108_834_816, 354_511_872),
+        (Part::Norms, 712_704, 1_763_328),
+        (Part::Stages, 3_593_787_756, 13_956_587_692),
+    ] {
+        assert_eq!(
+            accounting::part(&config("DeepSeek-V4-Flash"), part).bytes,
+            flash,
+            "{part:?}"
+        );
+        assert_eq!(
+            accounting::part(&config("DeepSeek-V4-Pro"), part).bytes,
+            pro,
+            "{part:?}"
+        );
+    }
+    let dspark = |name| accounting::part(&config(name), Part::Stages).bytes;
+    assert_eq!(dspark("DeepSeek-V4-Flash-DSpark"), 10_862_838_300);
+    assert_eq!(dspark("DeepSeek-V4-Pro-DSpark"), 41_979_375_900);
+    let layer = |name, layer| accounting::place(&config(name), Place::Layer(layer)).bytes;
+    assert_eq!(layer("DeepSeek-V4-Flash", 3), 3_568_596_312);
+    assert_eq!(layer("DeepSeek-V4-Flash", 4), 3_589_851_224);
+    assert_eq!(layer("DeepSeek-V4-Pro", 3), 13_868_262_424);
+    assert_eq!(layer("DeepSeek-V4-Pro", 4), 13_903_542_296);
+}
+
+#[test]
+fn active_bytes_are_the_published_ones() {
+    for (name, total, parts) in [
+        (
+            "DeepSeek-V4-Flash",
+            11_217_572_060,
+            [
+                4_599_478_144,
+                3_449_290_752,
+                1_082_196_480,
+                1_059_061_760,
+                525_722_624,
+                275_353_344,
+                135_537_756,
+                90_218_496,
+            ],
+        ),
+        (
+            "DeepSeek-V4-Pro",
+            39_666_603_980,
+            [
+                18_294_854_528,
+                12_844_597_248,
+                4_029_923_520,
+                1_853_358_080,
+                1_344_566_272,
+                625_367_040,
+                336_278_412,
+                335_895_552,
+            ],
+        ),
+    ] {
+        let config = config(name);
+        assert_eq!(accounting::active_total(&config).bytes, total, "{name}");
+        let order = [
+            Part::Attention,
+            Part::RoutedExperts,
+            Part::SharedExperts,
+            Part::Head,
+            Part::Compressors,
+            Part::Indexers,
+            Part::HyperConnections,
+            Part::Routers,
+        ];
+        for (part, bytes) in order.into_iter().zip(parts) {
+            assert_eq!(accounting::active(&config, part).bytes, bytes, "{name} {part:?}");
+        }
+    }
+}
+
+#[test]
+fn parameters_are_the_published_ones() {
+    // Billions with three digits, as the published tables round them.
+    let billions = |size: Size| (size.parameters as f64 / 1e6).round() / 1e3;
+    for (name, main, stages, active) in [
+        ("DeepSeek-V4-Flash", 284.332, 6.610, 13.270),
+        ("DeepSeek-V4-Flash-DSpark", 284.332, 19.846, 13.270),
+        ("DeepSeek-V4-Pro", 1572.997, 25.840, 48.852),
+        ("DeepSeek-V4-Pro-DSpark", 1572.997, 77.498, 48.852),
+    ] {
+        let config = config(name);
+        let extra = accounting::part(&config, Part::Stages);
+        let mut rest = accounting::total(&config);
+        rest.parameters -= extra.parameters;
+        assert_eq!((billions(rest), billions(extra)), (main, stages), "{name}");
+        assert_eq!(billions(accounting::active_total(&config)), active, "{name}");
+    }
+}
+
+#[test]
+fn kv_bytes_per_token_are_the_published_ones() {
+    for (name, packed, bf16) in [
+        ("DeepSeek-V4-Flash", 3514.25, 6880.0),
+        ("DeepSeek-V4-Pro", 5031.4375, 9848.0),
+    ] {
+        let config = config(name);
+        assert_eq!(accounting::kv_bytes_per_token(&config, KvFormat::Packed), packed);
+        assert_eq!(accounting::kv_bytes_per_token(&config, KvFormat::Bf16), bf16);
+    }
+}
