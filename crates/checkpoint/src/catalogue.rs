@@ -198,6 +198,9 @@ fn open_shards(source: &Source, index: Option<&Index>) -> Result<Vec<Shard>, Err
     }
 }
 
+/// The weights of a model that fits in one file.
+const SINGLE_FILE: &str = "model.safetensors";
+
 fn single_shard(source: &Source) -> Result<String, Error> {
     let mut names = source.shard_names()?;
     let missing = |name: &str, remedy| Error::FileMissing {
@@ -205,8 +208,12 @@ fn single_shard(source: &Source) -> Result<String, Error> {
         place: source.place(),
         remedy,
     };
+    // What else lies beside the one file that the library would load (adapters, expected values) is not part of it.
+    if names.iter().any(|name| name == SINGLE_FILE) {
+        return Ok(SINGLE_FILE.to_owned());
+    }
     match names.len() {
-        0 => Err(missing("model.safetensors", "download the weights into this folder")),
+        0 => Err(missing(SINGLE_FILE, "download the weights into this folder")),
         1 => Ok(names.remove(0)),
         _ => Err(missing(
             INDEX_FILE,

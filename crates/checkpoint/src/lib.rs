@@ -7,6 +7,7 @@
 //! | [`published`] | the configurations of the releases, built in |
 //! | [`inventory`] | every tensor that a configuration demands |
 //! | [`accounting`] | bytes and parameters of a model, from its configuration alone |
+//! | [`synth`] | random checkpoints of true shapes |
 //!
 //! Nothing in a file is believed before it is checked; whatever is wrong becomes an [`Error`] that names
 //! file, tensor or key and the remedy.
@@ -18,6 +19,7 @@ mod audit;
 mod catalogue;
 mod checkpoint;
 mod config;
+mod disk;
 mod error;
 mod header;
 mod index;
@@ -25,8 +27,10 @@ pub mod inventory;
 mod json;
 mod names;
 mod parallel;
+mod progress;
 pub mod published;
 mod source;
+pub mod synth;
 mod values;
 mod verify;
 
@@ -36,5 +40,6 @@ pub use config::{AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, Quantizat
 pub use error::Error;
 pub use header::HeaderFault;
 pub use index::IndexFault;
+pub use progress::Progress;
 pub use values::ValueFault;
-pub use verify::{Progress, check_scales};
+pub use verify::check_scales;

@@ -1,20 +1,11 @@
 //! Looking for bad values: a few tensors at open, all of them on demand.
 
 use crate::{
-    Checkpoint, Error, StoredMatrix,
+    Checkpoint, Error, Progress, StoredMatrix,
     catalogue::Placement,
     parallel,
     values::{self, ValueFault},
 };
-
-/// How far [`Checkpoint::verify`] has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes done.
-    pub bytes_done: u64,
-    /// Bytes to do altogether.
-    pub bytes_total: u64,
-}
 
 /// Checks the scales of a matrix: no NaN, and for F32 positive and finite.
 ///

@@ -1,0 +1,38 @@
+//! Free space.
+
+use std::path::Path;
+
+use crate::Error;
+
+/// Refuses to begin what the disk cannot hold. Where free space cannot be told, nothing is refused.
+pub(crate) fn require(folder: &Path, needed_bytes: u64) -> Result<(), Error> {
+    match available_bytes(folder) {
+        Some(available_bytes) if available_bytes < needed_bytes => Err(Error::DiskFull {
+            path: folder.to_owned(),
+            needed_bytes,
+            available_bytes,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn available_bytes(folder: &Path) -> Option<u64> {
+    use std::{ffi::CString, mem::MaybeUninit, os::unix::ffi::OsStrExt};
+    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
+    let mut status = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` ends with a zero byte and `status` is writable memory of the right type.
+    if unsafe { libc::statvfs(path.as_ptr(), status.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded, so it has filled the structure.
+    let status = unsafe { status.assume_init() };
+    // The fields are narrower on some systems.
+    #[allow(clippy::unnecessary_cast)]
+    (status.f_bavail as u64).checked_mul(status.f_frsize as u64)
+}
+
+#[cfg(not(unix))]
+fn available_bytes(_folder: &Path) -> Option<u64> {
+    None
+}

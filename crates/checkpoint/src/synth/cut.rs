@@ -1,0 +1,81 @@
+//! A smaller model from a published configuration.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::{Error, config::DeepseekV4Config, json};
+
+/// What happens to MTP layer or DSpark stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stages {
+    /// They go. The usual choice: the model runs without them.
+    Drop,
+    /// They stay; DSpark then taps the last layers.
+    Keep,
+}
+
+/// The configuration `json` cut to `layers` main layers of true size, as JSON.
+///
+/// Of `n` layers, a quarter (at least 1, at most those that look experts up by token) come from the front
+/// and keep looking up, the others from the end of the model. That keeps the mix: V4-Flash cut to 3 has a
+/// window-only layer with looked-up experts, an HCA and a CSA layer; V4-Pro HCA with lookup, HCA and CSA. A
+/// single layer is the model's last (CSA), which routes by score. No more layers than the model has are
+/// given.
+///
+/// # Errors
+/// Those of [`DeepseekV4Config::from_json`], and [`Error::ConfigValue`] for 0 layers.
+pub fn with_layers(json: &str, layers: usize, stages: Stages) -> Result<String, Error> {
+    let origin = Path::new("config.json");
+    let config = DeepseekV4Config::from_json(json, origin)?;
+    if layers == 0 {
+        return Err(Error::ConfigValue {
+            origin: origin.to_owned(),
+            key: "num_hidden_layers".into(),
+            value: "0".into(),
+            expected: format!("1 to {} layers", config.num_hidden_layers),
+            remedy: "ask for at least one layer",
+        });
+    }
+    let count = layers.min(config.num_hidden_layers);
+    let front = match count {
+        1 => 0,
+        count if count == config.num_hidden_layers => config.num_hash_layers,
+        count => (count / 4).max(1).min(config.num_hash_layers),
+    };
+    let back = config.num_hidden_layers - (count - front);
+    let mut ratios = config.compress_ratios[..front].to_vec();
+    ratios.extend(&config.compress_ratios[back..config.num_hidden_layers]);
+    if stages == Stages::Keep {
+        ratios.extend(&config.compress_ratios[config.num_hidden_layers..]);
+    }
+    let Ok(Value::Object(mut map)) = json::parse(json) else {
+        unreachable!("it has just been read as an object");
+    };
+    map.insert("num_hidden_layers".into(), json!(count));
+    map.insert("num_hash_layers".into(), json!(front));
+    map.insert("compress_ratios".into(), json!(ratios));
+    // Transformers' words for the two.
+    map.remove("layer_types");
+    map.remove("mlp_layer_types");
+    match stages {
+        Stages::Drop => drop_stages(&mut map),
+        Stages::Keep => move_taps(&mut map, &config, count),
+    }
+    let text = serde_json::to_string_pretty(&map).expect("a JSON object");
+    DeepseekV4Config::from_json(&text, origin).map(|_| text)
+}
+
+fn drop_stages(map: &mut Map<String, Value>) {
+    map.insert("num_nextn_predict_layers".into(), json!(0));
+    map.retain(|key, _| !key.starts_with("dspark_"));
+}
+
+/// DSpark taps the last layers of the smaller model, as many as before where there are that many.
+fn move_taps(map: &mut Map<String, Value>, config: &DeepseekV4Config, count: usize) {
+    if let Some(dspark) = &config.dspark {
+        let first = count.saturating_sub(dspark.target_layer_ids.len());
+        let taps: Vec<usize> = (first..count).collect();
+        map.insert("dspark_target_layer_ids".into(), json!(taps));
+    }
+}
