@@ -3,6 +3,7 @@
 use deepseek_recipe_core::conversation::{Conversation, ReasoningEffort};
 use deepseek_recipe_core::messages::{InputMessage as Message, ToolCall};
 use deepseek_recipe_core::prompt::Prompt as Content;
+use deepseek_recipe_core::tools::ToolChoice;
 
 /// Whether the model thinks before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,11 +58,7 @@ pub mod message {
     }
 
     /// An earlier answer: what was thought (if anything), said, and called.
-    pub fn assistant(
-        reasoning: Option<String>,
-        text: impl Into<String>,
-        tool_calls: Vec<ToolCall>,
-    ) -> Message {
+    pub fn assistant(reasoning: Option<String>, text: impl Into<String>, tool_calls: Vec<ToolCall>) -> Message {
         Message::Assistant {
             content: text.into(),
             reasoning_content: reasoning,
@@ -110,13 +107,33 @@ pub(crate) fn number_tool_calls(messages: &mut [Message]) {
             _ => None,
         });
         for (place, id) in results.enumerate() {
-            let order = id
-                .as_ref()
-                .and_then(|id| calls.iter().position(|call| call.id == *id));
+            let order = id.as_ref().and_then(|id| calls.iter().position(|call| call.id == *id));
             *id = Some(sortable(order.unwrap_or(place)));
         }
         for (order, call) in calls.iter_mut().enumerate() {
             call.id = sortable(order);
+        }
+    }
+}
+
+/// Makes the reasoning of earlier answers what the releases' own encoders make of it.
+///
+/// They write none when thinking is off, and an empty one for an answer without any when it is on and tools are
+/// offered. The renderer would write the first, and leave the second out. Without tools it drops all by itself.
+pub(crate) fn settle_reasoning(conversation: &mut Conversation) {
+    let offers_tools = conversation.tool_choice != ToolChoice::None && !conversation.tools.is_empty();
+    for message in &mut conversation.messages {
+        if let Message::Assistant {
+            reasoning_content,
+            prefix: false,
+            ..
+        } = message
+        {
+            if !conversation.thinking_mode {
+                *reasoning_content = None;
+            } else if offers_tools {
+                reasoning_content.get_or_insert_default();
+            }
         }
     }
 }

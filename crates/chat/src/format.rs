@@ -26,28 +26,14 @@ impl PromptFormat {
     pub(crate) fn special_tokens(self) -> &'static [SpecialToken] {
         use SpecialToken::*;
         match self {
-            Self::V4 | Self::V4Dspark => {
-                &[Bos, Eos, ThinkingStart, ThinkingEnd, User, Assistant, Dsml]
-            }
-            Self::V41 => &[
-                Bos,
-                Eos,
-                ThinkingStart,
-                ThinkingEnd,
-                User,
-                Assistant,
-                Dsml,
-                System,
-            ],
+            Self::V4 | Self::V4Dspark => &[Bos, Eos, ThinkingStart, ThinkingEnd, User, Assistant, Dsml],
+            Self::V41 => &[Bos, Eos, ThinkingStart, ThinkingEnd, User, Assistant, Dsml, System],
         }
     }
 
     /// The effort to ask the renderer for, whose paragraphs are those of the DSpark releases and whose default in V4
     /// is high, so that the prompt has what this release's own encoder writes for `effort`.
-    pub(crate) fn rendered_effort(
-        self,
-        effort: Option<ReasoningEffort>,
-    ) -> Option<ReasoningEffort> {
+    pub(crate) fn rendered_effort(self, effort: Option<ReasoningEffort>) -> Option<ReasoningEffort> {
         match (self, effort) {
             (Self::V4, Some(ReasoningEffort::Max)) => Some(ReasoningEffort::High),
             (Self::V4, _) => Some(ReasoningEffort::Low),
@@ -58,9 +44,7 @@ impl PromptFormat {
 
     pub(crate) fn render(self, conversation: &Conversation) -> RenderedPrompt {
         match self {
-            Self::V4 | Self::V4Dspark => {
-                DeepseekV4Encoding::new().render_conversation(conversation)
-            }
+            Self::V4 | Self::V4Dspark => DeepseekV4Encoding::new().render_conversation(conversation),
             Self::V41 => DeepseekV41Encoding::new().render_conversation(conversation),
         }
     }

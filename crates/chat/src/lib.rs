@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Tokenizer`] | loads `tokenizer.json`, turns text into token ids and back; [`StreamDecoder`] does so id by id |
 //! | [`PromptEncoder`] | turns a [`Conversation`] into the [`Prompt`] of a release's [`PromptFormat`] |
+//! | [`AnswerParser`] | turns the answer's token ids into [`Event`]s: reasoning, text, tool calls; [`Answer`] collects them |
 //!
 //! Conversations, messages and tools are DeepSeek's own types, and DeepSeek's own renderer writes the prompt text.
 //! This crate must not know chips, models, HTTP or terminals.
@@ -19,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answer;
 mod byte_level;
 mod conversation;
 mod format;
@@ -26,6 +28,7 @@ mod prompt;
 mod tokenizer;
 mod utf8_stream;
 
+pub use answer::{Answer, AnswerParser, Ending, Event, FinishReason, Irregularity};
 pub use conversation::{Thinking, conversation, message};
 pub use deepseek_recipe_core::conversation::{Conversation, ReasoningEffort, ResponseFormat};
 pub use deepseek_recipe_core::messages::{InputMessage as Message, ToolCall};

@@ -7,7 +7,7 @@ use deepseek_recipe_core::messages::InputMessage as Message;
 use deepseek_recipe_core::special_tokens::SpecialToken;
 use deepseek_recipe_core::tools::ToolChoice;
 
-use crate::conversation::number_tool_calls;
+use crate::conversation::{number_tool_calls, settle_reasoning};
 use crate::format::PromptFormat;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -27,18 +27,14 @@ pub enum PromptError {
         message_index: usize,
     },
     /// A message that the model is to go on with is not the last one.
-    #[error(
-        "message {message_index} of the conversation is the beginning of an answer, but other messages follow it"
-    )]
+    #[error("message {message_index} of the conversation is the beginning of an answer, but other messages follow it")]
     PrefixNotLast {
         /// Place of the message, from 0.
         message_index: usize,
     },
     /// A tool call is required and thinking is on, which the format cannot express: the call would begin inside the
     /// reasoning.
-    #[error(
-        "a required tool call cannot be combined with thinking; turn thinking off or let the model choose"
-    )]
+    #[error("a required tool call cannot be combined with thinking; turn thinking off or let the model choose")]
     RequiredToolWithThinking,
 }
 
@@ -83,10 +79,7 @@ impl PromptEncoder {
     /// # Errors
     /// [`TokenizerError::MissingSpecialTokens`] names the tokens of the format that the tokenizer lacks.
     pub fn new(tokenizer: Tokenizer, format: PromptFormat) -> Result<Self, TokenizerError> {
-        let spellings = format
-            .special_tokens()
-            .iter()
-            .map(|token| token.default_str());
+        let spellings = format.special_tokens().iter().map(|token| token.default_str());
         let names: Vec<String> = spellings
             .filter(|spelling| tokenizer.special_id(spelling).is_none())
             .map(str::to_owned)
@@ -113,6 +106,7 @@ impl PromptEncoder {
         let mut conversation = conversation.clone();
         conversation.reasoning_effort = self.format.rendered_effort(conversation.reasoning_effort);
         number_tool_calls(&mut conversation.messages);
+        settle_reasoning(&mut conversation);
         let rendered = self.format.render(&conversation);
         Ok(Prompt {
             ids: self.encode(&rendered.prompt, &rendered.special_ranges)?,
@@ -144,20 +138,13 @@ impl PromptEncoder {
     ///
     /// The renderer marks grounding tokens (`<｜ref｜>`, ...) in earlier answers as special; a vocabulary without
     /// them, as V4's, takes them as the text that they are there. All others are known to exist.
-    fn encode(
-        &self,
-        text: &str,
-        special_ranges: &[Range<usize>],
-    ) -> Result<Vec<u32>, TokenizerError> {
+    fn encode(&self, text: &str, special_ranges: &[Range<usize>]) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         let mut plain_start = 0;
         for range in special_ranges {
             let spelling = &text[range.clone()];
             if let Some(id) = self.tokenizer.special_id(spelling) {
-                ids.extend(
-                    self.tokenizer
-                        .encode_plain(&text[plain_start..range.start])?,
-                );
+                ids.extend(self.tokenizer.encode_plain(&text[plain_start..range.start])?);
                 ids.push(id);
                 plain_start = range.end;
             } else if spelling == SpecialToken::LatestReminder.default_str() {
@@ -181,9 +168,7 @@ fn check(conversation: &Conversation) -> Result<(), PromptError> {
             {
                 return Err(PromptError::Image { message_index });
             }
-            Message::Assistant { prefix: true, .. }
-                if message_index + 1 < conversation.messages.len() =>
-            {
+            Message::Assistant { prefix: true, .. } if message_index + 1 < conversation.messages.len() => {
                 return Err(PromptError::PrefixNotLast { message_index });
             }
             _ => {}
@@ -206,9 +191,7 @@ fn answer_start(conversation: &Conversation) -> AnswerStart {
     }
     match conversation.messages.last() {
         Some(Message::Assistant {
-            prefix: true,
-            content,
-            ..
+            prefix: true, content, ..
         }) => {
             if conversation.thinking_mode && content.is_empty() {
                 AnswerStart::WithinReasoning

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use deepseek_recipe_core::special_tokens::SpecialToken;
 use tokenizers::tokenizer::pre_tokenizer::PreTokenizedString;
-use tokenizers::{
-    DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizer,
-};
+use tokenizers::{DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizer};
 
 use crate::byte_level;
 use crate::utf8_stream::Utf8Stream;
@@ -144,18 +142,12 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.0
-            .encode_plain(text)
-            .map_err(|error| encode_error(text, error))
+        self.0.encode_plain(text).map_err(|error| encode_error(text, error))
     }
 
     /// The text of `ids`, special tokens spelled out. Ids without a token give nothing, bytes that are no UTF-8 U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids
-            .iter()
-            .flat_map(|&id| self.token_bytes(id))
-            .copied()
-            .collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -267,9 +259,7 @@ impl Vocabulary {
         }
         let names = [SpecialToken::Bos, SpecialToken::Eos].map(SpecialToken::default_str);
         let [Some(bos_id), Some(eos_id)] = names.map(|name| special_ids.get(name).copied()) else {
-            let missing = names
-                .iter()
-                .filter(|name| !special_ids.contains_key(**name));
+            let missing = names.iter().filter(|name| !special_ids.contains_key(**name));
             return Err(TokenizerError::MissingSpecialTokens {
                 names: missing.map(|name| name.to_string()).collect(),
             });
@@ -296,10 +286,7 @@ impl Vocabulary {
             pre_tokenizer.pre_tokenize(&mut pieces)?;
         }
         pieces.tokenize(|piece| self.encoder.get_model().tokenize(piece.get()))?;
-        Ok(pieces
-            .into_encoding(None, 0, OffsetType::None)?
-            .get_ids()
-            .to_vec())
+        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
     }
 }
 
@@ -318,10 +305,7 @@ struct ModelKind {
 
 fn check_kind(json: &[u8]) -> Result<(), TokenizerError> {
     let Kind { model } = serde_json::from_slice(json).map_err(unreadable)?;
-    match (
-        model.kind.as_deref(),
-        model.continuing_subword_prefix.as_deref(),
-    ) {
+    match (model.kind.as_deref(), model.continuing_subword_prefix.as_deref()) {
         (Some("BPE"), None | Some("")) => Ok(()),
         (Some("BPE"), Some(_)) => Err(unsupported(
             "model",

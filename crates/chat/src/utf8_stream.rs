@@ -73,8 +73,7 @@ mod tests {
         let piece = prop_oneof![
             any::<char>().prop_map(|character| character.to_string().into_bytes()),
             proptest::collection::vec(any::<u8>(), 1..4),
-            proptest::sample::select(vec![0xF0u8, 0x9F, 0xE2, 0x82, 0xC3, 0x80, 0xFF])
-                .prop_map(|byte| vec![byte]),
+            proptest::sample::select(vec![0xF0u8, 0x9F, 0xE2, 0x82, 0xC3, 0x80, 0xFF]).prop_map(|byte| vec![byte]),
         ];
         proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
