@@ -1,0 +1,79 @@
+/// What can go wrong with a model or its sequences.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The checkpoint lacks a tensor or holds a bad one.
+    #[error(transparent)]
+    Checkpoint(#[from] cachalot_checkpoint::Error),
+    /// The chip failed or refused.
+    #[error(transparent)]
+    Chip(#[from] cachalot_chip::Error),
+    /// A tensor is stored in a type that its place cannot use.
+    #[error("tensor '{name}' has dtype {found}, expected {expected}")]
+    TensorDtype {
+        /// The tensor.
+        name: String,
+        /// Types that would do.
+        expected: &'static str,
+        /// The type found.
+        found: cachalot_numerics::Dtype,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary}; the tokenizer does not belong to this model")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
+    /// A sequence would grow beyond the model's or the pool's context.
+    #[error("a sequence of {length} tokens exceeds the context of {context}; shorten the prompt or the answer")]
+    Context {
+        /// Tokens wanted.
+        length: usize,
+        /// Tokens possible.
+        context: usize,
+    },
+    /// A step has more rows than the pool was made for.
+    #[error("a step of {rows} rows exceeds the pool's {limit}; cut the prompt into chunks")]
+    StepRows {
+        /// Rows wanted.
+        rows: usize,
+        /// Rows possible.
+        limit: usize,
+    },
+    /// A step or the pool has more sequences than the pool was made for.
+    #[error("more than {limit} sequences at once; wait for one to end")]
+    Sequences {
+        /// Sequences possible.
+        limit: usize,
+    },
+    /// All pages are in use.
+    #[error("the pool has {free} free pages, {wanted} are needed; end a sequence or use a larger pool")]
+    Pages {
+        /// Pages needed.
+        wanted: usize,
+        /// Pages left.
+        free: usize,
+    },
+    /// A roll-back went further than the tails remember.
+    #[error("cannot roll back to {target} tokens: the state remembers back to {earliest}; replay the sequence")]
+    RollBack {
+        /// Length wanted.
+        target: usize,
+        /// Shortest length that can still be reached.
+        earliest: usize,
+    },
+    /// A sequence of another pool was passed.
+    #[error("a sequence was used with a pool that it does not belong to")]
+    ForeignSequence,
+    /// A step failed half-way and overwrote what the sequence needs.
+    #[error("the sequence's state was lost in a failed step at {length} tokens; replay the sequence")]
+    StateLost {
+        /// Tokens before the failed step.
+        length: usize,
+    },
+    /// A step without rows.
+    #[error("a step needs at least one token for each sequence")]
+    EmptyChunk,
+}

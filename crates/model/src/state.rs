@@ -1,0 +1,300 @@
+//! The memory of all sequences.
+
+use std::sync::{Arc, Mutex};
+
+use cachalot_checkpoint::DeepseekV4Config;
+use cachalot_chip::{Chip, CopyTensor, Mode, Tensor};
+use cachalot_numerics::Dtype;
+
+use crate::{
+    Error, Sequence, StateOptions,
+    options::ModelOptions,
+    pages::{Ledger, PAGE_TOKEN_COUNT},
+    sequence::lock,
+    workspace::Workspace,
+};
+
+/// Tails, pages and workspace for a number of sequences. Made by [`Model::new_state`](crate::Model::new_state).
+///
+/// A sequence's state is a slot (tails: the last rows of the window and of the compressors' open windows) and a list of
+/// pages (compressed entries and index keys of 256 tokens, all layers alike). Pages are shared between copies of a
+/// sequence and copied before one of them writes.
+pub struct StatePool {
+    pub(crate) chip: Arc<dyn Chip>,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) layers: Vec<LayerState>,
+    pub(crate) workspace: Workspace,
+    pub(crate) inputs: StepInputs,
+    /// Logits of the last step, grown to the largest number of output rows asked for.
+    pub(crate) output: Option<OutputRows>,
+    pub(crate) sizes: Sizes,
+}
+
+/// Sizes that a pool was made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub sequence_count_max: usize,
+    pub step_row_count_max: usize,
+    pub rollback_count_max: usize,
+    pub sequence_page_count_max: usize,
+    /// Tokens that one sequence may have.
+    pub context: usize,
+}
+
+/// Rings and pages of one layer.
+pub(crate) struct LayerState {
+    /// `U8 [slots, ring rows, row bytes]`.
+    pub window_tail: Tensor,
+    pub compressor: Option<CompressorState>,
+    pub indexer: Option<CompressorState>,
+}
+
+/// A compressor's open rows and its entries.
+pub(crate) struct CompressorState {
+    /// `F32 [slots, ring rows, row width]`.
+    pub kv_tail: Tensor,
+    pub gate_tail: Tensor,
+    /// `U8 [pages, entries of a page, row bytes]`.
+    pub pool: Tensor,
+}
+
+/// Device tensors that say what a step's rows are, `I32`.
+pub(crate) struct StepInputs {
+    pub tokens: Tensor,
+    pub positions: Tensor,
+    pub sequences: Tensor,
+    pub first_rows: Tensor,
+    pub slots: Tensor,
+    pub page_table: Tensor,
+    pub output_rows: Tensor,
+}
+
+/// What the head computes on.
+pub(crate) struct OutputRows {
+    pub streams: Tensor,
+    pub collapsed: Tensor,
+    pub logits: Tensor,
+}
+
+impl StatePool {
+    pub(crate) fn new(
+        chip: Arc<dyn Chip>,
+        config: &DeepseekV4Config,
+        options: &ModelOptions,
+        state: &StateOptions,
+    ) -> Result<Self, Error> {
+        let context = config.max_position_embeddings;
+        let slot_count = state.sequence_count_max.max(1);
+        let token_count = state.token_count_max.unwrap_or(context).max(1);
+        // Each sequence may leave its last page partly empty.
+        let page_count = token_count.div_ceil(PAGE_TOKEN_COUNT) + slot_count;
+        let sizes = Sizes {
+            sequence_count_max: slot_count,
+            step_row_count_max: state.step_row_count_max.max(1),
+            rollback_count_max: state.rollback_count_max,
+            sequence_page_count_max: context.div_ceil(PAGE_TOKEN_COUNT).min(page_count),
+            context: context.min(page_count * PAGE_TOKEN_COUNT),
+        };
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| {
+                LayerState::new(
+                    &*chip,
+                    config,
+                    options,
+                    &sizes,
+                    page_count,
+                    config.compress_ratio(layer),
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(StatePool {
+            ledger: Arc::new(Mutex::new(Ledger::new(page_count, slot_count))),
+            layers,
+            workspace: Workspace::new(&*chip, config, options, sizes.step_row_count_max)?,
+            inputs: StepInputs::new(&*chip, &sizes)?,
+            output: None,
+            sizes,
+            chip,
+        })
+    }
+
+    /// A new, empty sequence.
+    ///
+    /// # Errors
+    /// [`Error::Sequences`] if all slots are taken.
+    pub fn new_sequence(&self) -> Result<Sequence, Error> {
+        let slot = lock(&self.ledger).take_slot()?;
+        Ok(Sequence {
+            ledger: Arc::clone(&self.ledger),
+            slot,
+            pages: Vec::new(),
+            length: 0,
+            written: 0,
+            rollback_count_max: self.sizes.rollback_count_max,
+        })
+    }
+
+    /// A second sequence with the same tokens: tails are copied, pages are shared.
+    ///
+    /// # Errors
+    /// [`Error::Sequences`], [`Error::ForeignSequence`], or an error of the chip.
+    pub fn copy_sequence(&self, sequence: &Sequence) -> Result<Sequence, Error> {
+        self.check_own(sequence)?;
+        let mut copy = self.new_sequence()?;
+        for tail in self.layers.iter().flat_map(LayerState::tails) {
+            let x = &tail.narrow(sequence.slot as usize, 1);
+            let out = &tail.narrow(copy.slot as usize, 1);
+            self.chip.enqueue(Mode::Reference, &CopyTensor { x, out }.into())?;
+        }
+        lock(&self.ledger).share_pages(&sequence.pages);
+        copy.pages.clone_from(&sequence.pages);
+        (copy.length, copy.written) = (sequence.length, sequence.written);
+        Ok(copy)
+    }
+
+    /// Tokens that one sequence may have.
+    pub fn context(&self) -> usize {
+        self.sizes.context
+    }
+
+    /// Rows that one step may have.
+    pub fn step_row_count_max(&self) -> usize {
+        self.sizes.step_row_count_max
+    }
+
+    /// Tokens for which unused pages are left.
+    pub fn free_token_count(&self) -> usize {
+        lock(&self.ledger).free_page_count() * PAGE_TOKEN_COUNT
+    }
+
+    /// Bytes of tails for each sequence, committed when a sequence is first used.
+    pub fn tail_bytes_per_sequence(&self) -> usize {
+        let tails = self.layers.iter().flat_map(LayerState::tails);
+        tails
+            .map(|tail| tail.byte_count() / self.sizes.sequence_count_max)
+            .sum()
+    }
+
+    /// Bytes of compressed entries and index keys for each token.
+    pub fn entry_bytes_per_token(&self) -> f64 {
+        let pools = self.layers.iter().flat_map(LayerState::pools);
+        let page_bytes: usize = pools.map(|pool| pool.byte_count() / pool.shape()[0]).sum();
+        page_bytes as f64 / PAGE_TOKEN_COUNT as f64
+    }
+
+    pub(crate) fn check_own(&self, sequence: &Sequence) -> Result<(), Error> {
+        if Arc::ptr_eq(&self.ledger, &sequence.ledger) {
+            Ok(())
+        } else {
+            Err(Error::ForeignSequence)
+        }
+    }
+
+    /// Gives `sequence` pages for positions `sequence.length .. end` that nobody else reads.
+    pub(crate) fn reserve(&self, sequence: &mut Sequence, end: usize) -> Result<(), Error> {
+        let first = sequence.length / PAGE_TOKEN_COUNT;
+        let page_count = end.div_ceil(PAGE_TOKEN_COUNT);
+        if page_count > self.sizes.sequence_page_count_max {
+            return Err(Error::Context {
+                length: end,
+                context: self.sizes.context,
+            });
+        }
+        let shared: Vec<usize> = {
+            let ledger = lock(&self.ledger);
+            (first..page_count.min(sequence.pages.len()))
+                .filter(|i| ledger.is_shared(sequence.pages[*i]))
+                .collect()
+        };
+        let new_count = page_count.saturating_sub(sequence.pages.len());
+        let mut new_pages = lock(&self.ledger).take_pages(shared.len() + new_count)?;
+        for index in shared {
+            let page = new_pages
+                .pop()
+                .expect("as many pages were taken as are replaced and added");
+            let old = std::mem::replace(&mut sequence.pages[index], page);
+            let copied = self.copy_page(old, page);
+            lock(&self.ledger).release_pages(&[old]);
+            copied?;
+        }
+        sequence.pages.extend(new_pages);
+        Ok(())
+    }
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<(), Error> {
+        for pool in self.layers.iter().flat_map(LayerState::pools) {
+            let (x, out) = (&pool.narrow(from as usize, 1), &pool.narrow(to as usize, 1));
+            self.chip.enqueue(Mode::Reference, &CopyTensor { x, out }.into())?;
+        }
+        Ok(())
+    }
+}
+
+impl LayerState {
+    fn new(
+        chip: &dyn Chip,
+        config: &DeepseekV4Config,
+        options: &ModelOptions,
+        sizes: &Sizes,
+        page_count: usize,
+        ratio: usize,
+    ) -> Result<Self, Error> {
+        let rotary = config.qk_rope_head_dim;
+        let compressor = |width: usize, format: cachalot_chip::RowFormat| -> Result<CompressorState, Error> {
+            // Overlapping windows need the rows of two windows, each row two halves.
+            let windows = if ratio == 4 { 2 } else { 1 };
+            let tail = [
+                sizes.sequence_count_max,
+                windows * ratio + sizes.rollback_count_max,
+                windows * width,
+            ];
+            let pool = [page_count, PAGE_TOKEN_COUNT / ratio, format.byte_count(width, rotary)];
+            Ok(CompressorState {
+                kv_tail: chip.allocate(Dtype::F32, &tail)?,
+                gate_tail: chip.allocate(Dtype::F32, &tail)?,
+                pool: chip.allocate(Dtype::U8, &pool)?,
+            })
+        };
+        let row_byte_count = options.row_format().byte_count(config.head_dim, rotary);
+        let ring_row_count = config.sliding_window + sizes.rollback_count_max;
+        let window = [sizes.sequence_count_max, ring_row_count, row_byte_count];
+        Ok(LayerState {
+            window_tail: chip.allocate(Dtype::U8, &window)?,
+            compressor: (ratio > 0)
+                .then(|| compressor(config.head_dim, options.row_format()))
+                .transpose()?,
+            indexer: (ratio == 4)
+                .then(|| compressor(config.index_head_dim, options.index_format()))
+                .transpose()?,
+        })
+    }
+
+    fn compressors(&self) -> impl Iterator<Item = &CompressorState> {
+        self.compressor.iter().chain(&self.indexer)
+    }
+
+    fn tails(&self) -> impl Iterator<Item = &Tensor> {
+        let open_rows = self.compressors().flat_map(|state| [&state.kv_tail, &state.gate_tail]);
+        std::iter::once(&self.window_tail).chain(open_rows)
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &Tensor> {
+        self.compressors().map(|state| &state.pool)
+    }
+}
+
+impl StepInputs {
+    fn new(chip: &dyn Chip, sizes: &Sizes) -> Result<Self, Error> {
+        let i32 = |count: usize| chip.allocate(Dtype::I32, &[count]);
+        let (row_count, sequence_count) = (sizes.step_row_count_max, sizes.sequence_count_max);
+        Ok(StepInputs {
+            tokens: i32(row_count)?,
+            positions: i32(row_count)?,
+            sequences: i32(row_count)?,
+            first_rows: i32(sequence_count + 1)?,
+            slots: i32(sequence_count)?,
+            page_table: i32(sequence_count * sizes.sequence_page_count_max)?,
+            output_rows: i32(row_count)?,
+        })
+    }
+}

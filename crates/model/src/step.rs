@@ -1,0 +1,326 @@
+//! One step: rows of many sequences through all layers.
+
+use cachalot_checkpoint::DeepseekV4Config;
+use cachalot_chip::{
+    Chip, ChipTransfer, Embed, GatherRows, HyperHead, Linear, LinearRounding, Matrix, Operation, RopeAngles, Rows,
+    Tensor,
+};
+use cachalot_numerics::Dtype;
+
+use crate::{
+    Error, Model, ModelOptions, Sequence, StatePool,
+    state::{LayerState, OutputRows, Sizes, StepInputs},
+    workspace::Workspace,
+};
+
+/// Which rows of a chunk yield logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// None: the chunk is only fed.
+    None,
+    /// The last row.
+    Last,
+    /// All rows.
+    All,
+}
+
+/// The next tokens of one sequence.
+pub struct Chunk<'a> {
+    /// The sequence that they continue.
+    pub sequence: &'a mut Sequence,
+    /// At least one token.
+    pub tokens: &'a [u32],
+    /// Which rows yield logits.
+    pub outputs: Outputs,
+}
+
+/// What the host knows about a step's rows, as the device tensors will hold it.
+struct Plan {
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    sequences: Vec<i32>,
+    first_rows: Vec<i32>,
+    slots: Vec<i32>,
+    page_table: Vec<i32>,
+    output_rows: Vec<i32>,
+}
+
+/// Everything that the parts of a forward pass share.
+pub(crate) struct Step<'a> {
+    pub chip: &'a dyn Chip,
+    pub config: &'a DeepseekV4Config,
+    pub options: &'a ModelOptions,
+    pub compressed_frequencies: &'a Tensor,
+    pub row_count: usize,
+    pub workspace: Workspace,
+    pub inputs: StepInputs,
+}
+
+impl Model {
+    /// Feeds the chunks' tokens and returns the logits `F32 [output rows, vocabulary]`, in the order of chunks and rows,
+    /// or none if no row was asked for. The tensor is overwritten by the pool's next step.
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::Context`], [`Error::StepRows`], [`Error::Sequences`], [`Error::Pages`],
+    /// [`Error::StateLost`], [`Error::EmptyChunk`], or an error of the chip. No sequence grows then; after an error of
+    /// the chip a sequence may have lost its state, which its next step reports.
+    pub fn step(&self, pool: &mut StatePool, chunks: &mut [Chunk<'_>]) -> Result<Option<Tensor>, Error> {
+        self.check(pool, chunks)?;
+        for chunk in chunks.iter_mut() {
+            let end = chunk.sequence.length + chunk.tokens.len();
+            pool.reserve(chunk.sequence, end)?;
+        }
+        for chunk in chunks.iter_mut() {
+            let end = chunk.sequence.length + chunk.tokens.len();
+            chunk.sequence.written = chunk.sequence.written.max(end);
+        }
+        let plan = Plan::new(chunks);
+        let logits = self.forward(pool, &plan)?;
+        for chunk in chunks.iter_mut() {
+            chunk.sequence.length += chunk.tokens.len();
+        }
+        Ok(logits)
+    }
+
+    fn check(&self, pool: &StatePool, chunks: &[Chunk<'_>]) -> Result<(), Error> {
+        let sizes: &Sizes = &pool.sizes;
+        if chunks.len() > sizes.sequence_count_max {
+            return Err(Error::Sequences {
+                limit: sizes.sequence_count_max,
+            });
+        }
+        let rows: usize = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        if rows > sizes.step_row_count_max {
+            return Err(Error::StepRows {
+                rows,
+                limit: sizes.step_row_count_max,
+            });
+        }
+        if chunks.is_empty() {
+            return Err(Error::EmptyChunk);
+        }
+        for Chunk { sequence, tokens, .. } in chunks {
+            pool.check_own(sequence)?;
+            let length = sequence.length + tokens.len();
+            if tokens.is_empty() {
+                return Err(Error::EmptyChunk);
+            }
+            if length > sizes.context {
+                return Err(Error::Context {
+                    length,
+                    context: sizes.context,
+                });
+            }
+            if sequence.length < sequence.earliest_len() {
+                return Err(Error::StateLost {
+                    length: sequence.length,
+                });
+            }
+            let vocabulary = self.config.vocab_size;
+            if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
+                return Err(Error::Token {
+                    token: *token,
+                    vocabulary,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&self, pool: &mut StatePool, plan: &Plan) -> Result<Option<Tensor>, Error> {
+        let step = Step {
+            chip: &*self.chip,
+            config: &self.config,
+            options: &self.options,
+            compressed_frequencies: &self.compressed_frequencies,
+            row_count: plan.tokens.len(),
+            workspace: pool.workspace.narrow(plan.tokens.len()),
+            inputs: plan.write(&*self.chip, &pool.inputs)?,
+        };
+        step.angles(&self.plain_frequencies, &step.workspace.plain_angles)?;
+        step.angles(&self.compressed_frequencies, &step.workspace.compressed_angles)?;
+        step.enqueue(Embed {
+            table: &self.weights.embed,
+            tokens: &step.inputs.tokens,
+            streams: &step.workspace.streams,
+        })?;
+        for (layer, state) in pool.layers.iter().enumerate() {
+            self.layer(&step, layer, state)?;
+        }
+        self.head(&step, &mut pool.output, plan.output_rows.len())
+    }
+
+    fn layer(&self, step: &Step<'_>, layer: usize, state: &LayerState) -> Result<(), Error> {
+        let weights = &self.weights.layers[layer];
+        step.enter(&weights.attention_hyper, &weights.attention_norm)?;
+        step.attention(&weights.attention, state, self.config.compress_ratio(layer))?;
+        step.leave()?;
+        step.enter(&weights.experts_hyper, &weights.experts_norm)?;
+        step.experts(&weights.experts)?;
+        step.leave()
+    }
+
+    fn head(
+        &self,
+        step: &Step<'_>,
+        output: &mut Option<OutputRows>,
+        row_count: usize,
+    ) -> Result<Option<Tensor>, Error> {
+        if row_count == 0 {
+            return Ok(None);
+        }
+        if output
+            .as_ref()
+            .is_none_or(|output| output.logits.shape()[0] < row_count)
+        {
+            *output = Some(OutputRows::new(step.chip, step.config, row_count)?);
+        }
+        let output = output.as_ref().expect("was just made").narrow(row_count);
+        let (config, hyper) = (step.config, &self.weights.hyper_head);
+        step.enqueue(GatherRows {
+            x: &step.workspace.streams,
+            rows: &step.inputs.output_rows,
+            out: &output.streams,
+        })?;
+        step.enqueue(HyperHead {
+            streams: &output.streams,
+            function: &hyper.function,
+            scale: &hyper.scale,
+            base: &hyper.base,
+            epsilon: config.hc_eps,
+            norm_epsilon: config.rms_norm_eps,
+            out: &output.collapsed,
+        })?;
+        step.rms_norm(&output.collapsed, Some(&self.weights.norm))?;
+        step.linear(
+            &output.collapsed,
+            &self.weights.head,
+            LinearRounding::F32,
+            &output.logits,
+        )?;
+        Ok(Some(output.logits))
+    }
+}
+
+impl Step<'_> {
+    pub(crate) fn rows(&self) -> Rows<'_> {
+        Rows {
+            positions: &self.inputs.positions,
+            sequences: &self.inputs.sequences,
+            first_rows: &self.inputs.first_rows,
+            slots: &self.inputs.slots,
+        }
+    }
+
+    pub(crate) fn enqueue<'o>(&self, operation: impl Into<Operation<'o>>) -> Result<(), Error> {
+        Ok(self.chip.enqueue(self.options.mode, &operation.into())?)
+    }
+
+    pub(crate) fn linear(
+        &self,
+        x: &Tensor,
+        weight: &Matrix,
+        rounding: LinearRounding,
+        out: &Tensor,
+    ) -> Result<(), Error> {
+        self.enqueue(Linear {
+            x,
+            weight,
+            rounding,
+            out,
+        })
+    }
+
+    fn angles(&self, frequencies: &Tensor, out: &Tensor) -> Result<(), Error> {
+        self.enqueue(RopeAngles {
+            positions: &self.inputs.positions,
+            frequencies,
+            out,
+        })
+    }
+}
+
+impl Plan {
+    fn new(chunks: &[Chunk<'_>]) -> Self {
+        // A power of two, so that few different shapes of the table occur.
+        let page_count = chunks
+            .iter()
+            .map(|chunk| chunk.sequence.pages.len())
+            .max()
+            .unwrap_or(0)
+            .next_power_of_two();
+        let mut plan = Plan {
+            tokens: Vec::new(),
+            positions: Vec::new(),
+            sequences: Vec::new(),
+            first_rows: vec![0],
+            slots: Vec::new(),
+            page_table: vec![-1; chunks.len() * page_count],
+            output_rows: Vec::new(),
+        };
+        for (
+            index,
+            Chunk {
+                sequence,
+                tokens,
+                outputs,
+            },
+        ) in chunks.iter().enumerate()
+        {
+            let (first, end) = (plan.tokens.len() as i32, (plan.tokens.len() + tokens.len()) as i32);
+            plan.tokens.extend(tokens.iter().map(|token| *token as i32));
+            plan.positions
+                .extend((sequence.length..sequence.length + tokens.len()).map(|position| position as i32));
+            plan.sequences.extend(std::iter::repeat_n(index as i32, tokens.len()));
+            plan.first_rows.push(end);
+            plan.slots.push(sequence.slot as i32);
+            for (entry, page) in plan.page_table[index * page_count..].iter_mut().zip(&sequence.pages) {
+                *entry = *page as i32;
+            }
+            match outputs {
+                Outputs::None => {}
+                Outputs::Last => plan.output_rows.push(end - 1),
+                Outputs::All => plan.output_rows.extend(first..end),
+            }
+        }
+        plan
+    }
+
+    /// Writes the plan into device tensors and returns views of the right shapes.
+    fn write(&self, chip: &dyn Chip, inputs: &StepInputs) -> Result<StepInputs, Error> {
+        let write = |tensor: &Tensor, values: &[i32]| -> Result<Tensor, Error> {
+            let tensor = tensor.narrow(0, values.len());
+            chip.write_i32(&tensor, values)?;
+            Ok(tensor)
+        };
+        let sequence_count = self.slots.len();
+        let page_table = write(&inputs.page_table, &self.page_table)?;
+        Ok(StepInputs {
+            tokens: write(&inputs.tokens, &self.tokens)?,
+            positions: write(&inputs.positions, &self.positions)?,
+            sequences: write(&inputs.sequences, &self.sequences)?,
+            first_rows: write(&inputs.first_rows, &self.first_rows)?,
+            slots: write(&inputs.slots, &self.slots)?,
+            page_table: page_table.reshape(&[sequence_count, self.page_table.len() / sequence_count]),
+            output_rows: write(&inputs.output_rows, &self.output_rows)?,
+        })
+    }
+}
+
+impl OutputRows {
+    fn new(chip: &dyn Chip, config: &DeepseekV4Config, row_count: usize) -> Result<Self, Error> {
+        Ok(OutputRows {
+            streams: chip.allocate(Dtype::F32, &[row_count, config.hc_mult, config.hidden_size])?,
+            collapsed: chip.allocate(Dtype::F32, &[row_count, config.hidden_size])?,
+            logits: chip.allocate(Dtype::F32, &[row_count, config.vocab_size])?,
+        })
+    }
+
+    fn narrow(&self, row_count: usize) -> OutputRows {
+        OutputRows {
+            streams: self.streams.narrow(0, row_count),
+            collapsed: self.collapsed.narrow(0, row_count),
+            logits: self.logits.narrow(0, row_count),
+        }
+    }
+}
