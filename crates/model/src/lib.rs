@@ -15,6 +15,8 @@ mod attention;
 mod error;
 mod experts;
 mod hyper;
+#[cfg(test)]
+mod invariants;
 mod model;
 mod options;
 mod pages;

@@ -293,7 +293,8 @@ impl StepInputs {
             sequences: i32(row_count)?,
             first_rows: i32(sequence_count + 1)?,
             slots: i32(sequence_count)?,
-            page_table: i32(sequence_count * sizes.sequence_page_count_max)?,
+            // Steps round the table's width up to a power of two.
+            page_table: i32(sequence_count * sizes.sequence_page_count_max.next_power_of_two())?,
             output_rows: i32(row_count)?,
         })
     }

@@ -18,7 +18,11 @@ fn prefill_agrees_with_transformers() {
             let expected = expected(name, "logits.safetensors", prompt.len());
             for (position, row) in expected.positions.iter().zip(&expected.logits) {
                 let error = relative_error(&logits[*position], row);
-                assert!(error <= RELATIVE_ERROR_MAX, "{name}, {} tokens, position {position}: {error:e}", prompt.len());
+                assert!(
+                    error <= RELATIVE_ERROR_MAX,
+                    "{name}, {} tokens, position {position}: {error:e}",
+                    prompt.len()
+                );
             }
         }
     }
@@ -40,7 +44,11 @@ fn cached_decode_agrees_with_transformers() {
                 let logits = feed(&model, &mut pool, &mut sequence, &prompt[position..=position]);
                 if let Some(index) = expected.positions.iter().position(|kept| *kept == position) {
                     let error = relative_error(&logits[0], &expected.logits[index]);
-                    assert!(error <= RELATIVE_ERROR_MAX, "{name}, {} tokens, {position}: {error:e}", prompt.len());
+                    assert!(
+                        error <= RELATIVE_ERROR_MAX,
+                        "{name}, {} tokens, {position}: {error:e}",
+                        prompt.len()
+                    );
                 }
             }
         }

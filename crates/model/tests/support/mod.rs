@@ -13,7 +13,9 @@ use safetensors::SafeTensors;
 pub const FIXTURES: [&str; 3] = ["hf-f32", "official-fp8-fp4", "base-fp8-f32"];
 
 pub fn fixture_folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }
 
 pub fn fixture(name: &str) -> Checkpoint {
@@ -22,9 +24,20 @@ pub fn fixture(name: &str) -> Checkpoint {
 
 /// A fixture's model on one thread.
 pub fn model(name: &str, mode: Mode) -> Model {
-    let chip = CpuChip::new(CpuOptions { threads: 1, kernels: Kernels::detect() });
-    Model::load(&fixture(name), Arc::new(chip), ModelOptions { mode, ..ModelOptions::default() }, &mut |_, _| {})
-        .expect("the fixture loads")
+    let chip = CpuChip::new(CpuOptions {
+        threads: 1,
+        kernels: Kernels::detect(),
+    });
+    Model::load(
+        &fixture(name),
+        Arc::new(chip),
+        ModelOptions {
+            mode,
+            ..ModelOptions::default()
+        },
+        &mut |_, _| {},
+    )
+    .expect("the fixture loads")
 }
 
 /// A pool that holds a few sequences of the longest prompt.
@@ -40,15 +53,25 @@ pub fn pool(model: &Model, sequences: usize) -> StatePool {
 
 /// Feeds `tokens` as one chunk and returns the logits of its rows.
 pub fn feed(model: &Model, pool: &mut StatePool, sequence: &mut Sequence, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut chunks = [Chunk { sequence, tokens, outputs: Outputs::All }];
-    let logits = model.step(pool, &mut chunks).expect("a valid step").expect("outputs were asked for");
+    let mut chunks = [Chunk {
+        sequence,
+        tokens,
+        outputs: Outputs::All,
+    }];
+    let logits = model
+        .step(pool, &mut chunks)
+        .expect("a valid step")
+        .expect("outputs were asked for");
     rows(model, &logits)
 }
 
 /// A logits tensor by rows.
 pub fn rows(model: &Model, logits: &cachalot_chip::Tensor) -> Vec<Vec<f32>> {
     let values = model.chip().read_f32(logits).expect("logits are read back");
-    values.chunks_exact(model.config().vocab_size).map(<[f32]>::to_vec).collect()
+    values
+        .chunks_exact(model.config().vocab_size)
+        .map(<[f32]>::to_vec)
+        .collect()
 }
 
 /// The prompts of a fixture.
@@ -56,7 +79,10 @@ pub fn prompts(name: &str) -> Vec<Vec<u32>> {
     let text = std::fs::read_to_string(fixture_folder(name).join("prompts.json")).expect("prompts.json");
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let prompts = json["prompts"].as_array().expect("a list of prompts");
-    prompts.iter().map(|prompt| serde_json::from_value(prompt["tokens"].clone()).expect("token ids")).collect()
+    prompts
+        .iter()
+        .map(|prompt| serde_json::from_value(prompt["tokens"].clone()).expect("token ids"))
+        .collect()
 }
 
 /// Kept positions and their expected logits.
@@ -71,9 +97,21 @@ pub fn expected(name: &str, file: &str, length: usize) -> Expected {
     let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
     let positions = tensors.tensor(&format!("positions.{length}")).expect("positions");
     let logits = tensors.tensor(&format!("logits.{length}")).expect("logits");
-    let floats: Vec<f32> = logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let floats: Vec<f32> = logits
+        .data()
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
     Expected {
-        positions: positions.data().as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as usize).collect(),
+        positions: positions
+            .data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| i32::from_le_bytes(*b) as usize)
+            .collect(),
         logits: floats.chunks_exact(logits.shape()[1]).map(<[f32]>::to_vec).collect(),
     }
 }
@@ -82,7 +120,10 @@ pub fn expected(name: &str, file: &str, length: usize) -> Expected {
 pub fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(0.0f32, |max, value| max.max(value.abs()));
-    let difference = found.iter().zip(expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs()));
+    let difference = found
+        .iter()
+        .zip(expected)
+        .fold(0.0f32, |max, (a, b)| max.max((a - b).abs()));
     assert!(difference.is_finite(), "logits are not finite");
     difference / scale
 }

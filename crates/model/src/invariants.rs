@@ -1,0 +1,267 @@
+//! What must hold whatever way tokens reach a sequence: chunked, alone or in company, guessed and rolled back, copied.
+//!
+//! These tests look at the state's bytes, so they live inside the crate.
+
+use std::{path::Path, sync::Arc};
+
+use cachalot_checkpoint::Checkpoint;
+use cachalot_chip::{Chip, ChipTransfer, Mode, Tensor};
+use cachalot_chip_cpu::{CpuChip, CpuOptions};
+use proptest::prelude::*;
+
+use crate::{Chunk, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool, pages::PAGE_TOKEN_COUNT};
+
+fn model(mode: Mode) -> Model {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/official-fp8-fp4");
+    let checkpoint = Checkpoint::open(&folder).expect("the fixture is a valid checkpoint");
+    let chip = CpuChip::new(CpuOptions {
+        threads: 2,
+        ..CpuOptions::default()
+    });
+    let options = ModelOptions {
+        mode,
+        ..ModelOptions::default()
+    };
+    Model::load(&checkpoint, Arc::new(chip), options, &mut |_, _| {}).expect("the fixture loads")
+}
+
+fn pool(model: &Model) -> StatePool {
+    let options = StateOptions {
+        sequence_count_max: 4,
+        token_count_max: Some(4096),
+        ..StateOptions::default()
+    };
+    model.new_state(&options).expect("memory for a tiny model")
+}
+
+/// A fixed walk through the vocabulary; different seeds give different texts.
+fn text(model: &Model, seed: usize, length: usize) -> Vec<u32> {
+    let vocabulary = model.config().vocab_size;
+    (0..length)
+        .map(|i| ((i * i * 31 + i * 17 + seed * 97 + i / 7) % vocabulary) as u32)
+        .collect()
+}
+
+fn feed(model: &Model, pool: &mut StatePool, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
+    let mut chunks = [Chunk {
+        sequence,
+        tokens,
+        outputs: Outputs::All,
+    }];
+    let logits = model
+        .step(pool, &mut chunks)
+        .expect("a valid step")
+        .expect("outputs were asked for");
+    model.chip().read_f32(&logits).expect("logits are read back")
+}
+
+/// Everything that later steps may read of a sequence's state, by layer, in logical order.
+fn state(model: &Model, pool: &StatePool, sequence: &Sequence) -> Vec<Vec<u8>> {
+    let read = |tensor: &Tensor| {
+        let mut bytes = vec![0; tensor.byte_count()];
+        model.chip().read(tensor, &mut bytes).expect("state is read back");
+        bytes
+    };
+    let mut parts = Vec::new();
+    for (layer, state) in pool.layers.iter().enumerate() {
+        let tail = |tensor: &Tensor, count: usize| {
+            let ring = read(&tensor.narrow(sequence.slot as usize, 1));
+            let row_byte_count = ring.len() / tensor.shape()[1];
+            let first = sequence.length.saturating_sub(count);
+            let rows = (first..sequence.length).map(|position| position % tensor.shape()[1]);
+            rows.flat_map(|row| ring[row * row_byte_count..][..row_byte_count].to_vec())
+                .collect::<Vec<u8>>()
+        };
+        parts.push(tail(&state.window_tail, model.config().sliding_window - 1));
+        let ratio = model.config().compress_ratio(layer);
+        for compressor in state.compressor.iter().chain(&state.indexer) {
+            // Rows of the open window and, where windows overlap, of the one before.
+            let open = sequence.length % ratio + if ratio == 4 { ratio } else { 0 };
+            parts.push(tail(&compressor.kv_tail, open));
+            parts.push(tail(&compressor.gate_tail, open));
+            let entries = sequence
+                .pages
+                .iter()
+                .flat_map(|page| read(&compressor.pool.narrow(*page as usize, 1)));
+            let entry_byte_count = compressor.pool.shape()[2];
+            parts.push(entries.take(sequence.length / ratio * entry_byte_count).collect());
+        }
+    }
+    parts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// One shot, token by token, any chunks: the same logits and the same state, to the last bit.
+    #[test]
+    fn chunking_changes_nothing(
+        length in 1usize..420,
+        cuts in prop::collection::vec(1usize..200, 0..6),
+        official in any::<bool>(),
+    ) {
+        let model = model(if official { Mode::Official } else { Mode::Reference });
+        let mut pool = pool(&model);
+        let tokens = text(&model, 1, length);
+        let mut whole = pool.new_sequence().expect("a slot");
+        let expected = feed(&model, &mut pool, &mut whole, &tokens);
+        let mut cut = pool.new_sequence().expect("a slot");
+        let mut found = Vec::new();
+        let mut rest = &tokens[..];
+        for width in cuts.into_iter().chain(std::iter::repeat(if length < 60 { 1 } else { 97 })) {
+            if rest.is_empty() {
+                break;
+            }
+            let (chunk, after) = rest.split_at(width.min(rest.len()));
+            found.extend(feed(&model, &mut pool, &mut cut, chunk));
+            rest = after;
+        }
+        prop_assert!(found == expected, "logits differ");
+        prop_assert!(state(&model, &pool, &whole) == state(&model, &pool, &cut), "states differ");
+    }
+
+    /// Feeding a guess and rolling it back leaves what never guessing leaves.
+    #[test]
+    fn rolling_back_forgets(
+        length in 1usize..300,
+        guess in 1usize..9,
+        redo in 1usize..140,
+        mode in prop::sample::select(Mode::ALL.to_vec()),
+    ) {
+        let model = model(mode);
+        let mut pool = pool(&model);
+        let (tokens, wrong, right) = (text(&model, 1, length), text(&model, 2, guess), text(&model, 3, redo));
+        let mut guessed = pool.new_sequence().expect("a slot");
+        feed(&model, &mut pool, &mut guessed, &tokens);
+        feed(&model, &mut pool, &mut guessed, &wrong);
+        guessed.roll_back(length).expect("within the tails");
+        let mut plain = pool.new_sequence().expect("a slot");
+        feed(&model, &mut pool, &mut plain, &tokens);
+        prop_assert!(state(&model, &pool, &guessed) == state(&model, &pool, &plain), "states differ");
+        let found = feed(&model, &mut pool, &mut guessed, &right);
+        prop_assert!(found == feed(&model, &mut pool, &mut plain, &right), "logits differ");
+        prop_assert!(state(&model, &pool, &guessed) == state(&model, &pool, &plain), "states differ after the redo");
+    }
+
+    /// A sequence's logits and state do not depend on its batch neighbours.
+    #[test]
+    fn neighbours_change_nothing(
+        first in prop::collection::vec(1usize..150, 3),
+        second in prop::collection::vec(1usize..60, 3),
+        mode in prop::sample::select(Mode::ALL.to_vec()),
+    ) {
+        let model = model(mode);
+        let mut pool = pool(&model);
+        let texts: Vec<_> = (0..3).map(|i| text(&model, i, first[i] + second[i])).collect();
+        let mut together: Vec<_> = (0..3).map(|_| pool.new_sequence().expect("a slot")).collect();
+        let mut found = vec![Vec::new(); 3];
+        for range in [0, 1] {
+            let spans = (0..3).map(|i| if range == 0 { 0..first[i] } else { first[i]..first[i] + second[i] });
+            let mut chunks: Vec<_> = together
+                .iter_mut()
+                .zip(spans.clone())
+                .enumerate()
+                .map(|(i, (sequence, span))| Chunk { sequence, tokens: &texts[i][span], outputs: Outputs::All })
+                .collect();
+            let logits = model.step(&mut pool, &mut chunks).expect("a valid step").expect("outputs");
+            let logits = model.chip().read_f32(&logits).expect("read back");
+            let mut rest = &logits[..];
+            for (found, span) in found.iter_mut().zip(spans) {
+                let (own, after) = rest.split_at(span.len() * model.config().vocab_size);
+                found.extend_from_slice(own);
+                rest = after;
+            }
+        }
+        for i in 0..3 {
+            let mut alone = pool.new_sequence().expect("a slot");
+            let expected = feed(&model, &mut pool, &mut alone, &texts[i]);
+            prop_assert!(found[i] == expected, "logits of sequence {i} differ");
+            prop_assert!(state(&model, &pool, &together[i]) == state(&model, &pool, &alone), "states differ");
+        }
+    }
+
+    /// A copy goes its own way and leaves the original alone, also inside a shared page.
+    #[test]
+    fn copies_are_independent(length in 1usize..520, more in 1usize..300) {
+        let model = model(Mode::Fast);
+        let mut pool = pool(&model);
+        let (tokens, left, right) = (text(&model, 1, length), text(&model, 2, more), text(&model, 3, more));
+        let mut original = pool.new_sequence().expect("a slot");
+        for chunk in tokens.chunks(512) {
+            feed(&model, &mut pool, &mut original, chunk);
+        }
+        let mut copy = pool.copy_sequence(&original).expect("a slot");
+        prop_assert!(state(&model, &pool, &copy) == state(&model, &pool, &original), "states differ");
+        let copied = feed(&model, &mut pool, &mut copy, &left);
+        let continued = feed(&model, &mut pool, &mut original, &right);
+        for (suffix, found) in [(&left, copied), (&right, continued)] {
+            let mut alone = pool.new_sequence().expect("a slot");
+            for chunk in tokens.chunks(512) {
+                feed(&model, &mut pool, &mut alone, chunk);
+            }
+            prop_assert!(found == feed(&model, &mut pool, &mut alone, suffix), "logits differ");
+        }
+    }
+}
+
+#[test]
+fn pages_are_shared_by_copies_and_freed_with_their_last_user() {
+    let model = model(Mode::Fast);
+    let mut pool = pool(&model);
+    let free = pool.free_token_count();
+    let mut original = pool.new_sequence().expect("a slot");
+    feed(
+        &model,
+        &mut pool,
+        &mut original,
+        &text(&model, 1, 2 * PAGE_TOKEN_COUNT - 6),
+    );
+    let copy = pool.copy_sequence(&original).expect("a slot");
+    assert_eq!(pool.free_token_count(), free - 2 * PAGE_TOKEN_COUNT);
+    // The original writes into its second page, which the copy still reads: one page more.
+    feed(&model, &mut pool, &mut original, &text(&model, 2, 4));
+    assert_eq!(pool.free_token_count(), free - 3 * PAGE_TOKEN_COUNT);
+    drop(original);
+    assert_eq!(pool.free_token_count(), free - 2 * PAGE_TOKEN_COUNT);
+    drop(copy);
+    assert_eq!(pool.free_token_count(), free);
+}
+
+#[test]
+fn impossible_steps_are_errors_and_change_nothing() {
+    use crate::Error;
+    let model = model(Mode::Fast);
+    let mut pool = model
+        .new_state(&StateOptions {
+            token_count_max: Some(300),
+            step_row_count_max: 700,
+            ..StateOptions::default()
+        })
+        .expect("memory");
+    let mut sequence = pool.new_sequence().expect("the only slot");
+    assert!(matches!(pool.new_sequence(), Err(Error::Sequences { limit: 1 })));
+    feed(&model, &mut pool, &mut sequence, &[1, 2, 3]);
+    let before = state(&model, &pool, &sequence);
+    let vocabulary = model.config().vocab_size as u32;
+    let long = vec![0; 690];
+    let mut step = |tokens: &[u32]| {
+        let mut chunks = [Chunk {
+            sequence: &mut sequence,
+            tokens,
+            outputs: Outputs::Last,
+        }];
+        model.step(&mut pool, &mut chunks).expect_err("impossible")
+    };
+    assert!(matches!(step(&[]), Error::EmptyChunk));
+    assert!(matches!(step(&[vocabulary]), Error::Token { .. }));
+    assert!(matches!(step(&long), Error::Context { .. } | Error::Pages { .. }));
+    assert!(matches!(step(&vec![0; 701]), Error::StepRows { rows: 701, limit: 700 }));
+    assert_eq!(sequence.len(), 3);
+    assert!(matches!(
+        sequence.roll_back(4),
+        Err(Error::RollBack { target: 4, earliest: 0 })
+    ));
+    assert!(state(&model, &pool, &sequence) == before);
+    let other = model.new_state(&StateOptions::default()).expect("memory");
+    assert!(matches!(other.copy_sequence(&sequence), Err(Error::ForeignSequence)));
+}
