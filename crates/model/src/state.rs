@@ -87,13 +87,14 @@ impl StatePool {
         let slot_count = state.sequence_count_max.max(1);
         let token_count = state.token_count_max.unwrap_or(context).max(1);
         // Each sequence may leave its last page partly empty.
-        let page_count = token_count.div_ceil(PAGE_TOKEN_COUNT) + slot_count;
+        let full_page_count = token_count.div_ceil(PAGE_TOKEN_COUNT);
+        let page_count = full_page_count + slot_count;
         let sizes = Sizes {
             sequence_count_max: slot_count,
             step_row_count_max: state.step_row_count_max.max(1),
             rollback_count_max: state.rollback_count_max,
-            sequence_page_count_max: context.div_ceil(PAGE_TOKEN_COUNT).min(page_count),
-            context: context.min(page_count * PAGE_TOKEN_COUNT),
+            sequence_page_count_max: context.div_ceil(PAGE_TOKEN_COUNT).min(full_page_count),
+            context: context.min(full_page_count * PAGE_TOKEN_COUNT),
         };
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
