@@ -118,7 +118,7 @@ impl PromptEncoder {
     /// The prompt for going on with a plain text: the begin-of-sentence token and the text.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
+    /// [`TokenizerError::PieceTooLong`] and [`TokenizerError::Encode`] when the text cannot be cut into tokens.
     pub fn completion(&self, text: &str) -> Result<Prompt, TokenizerError> {
         let mut ids = vec![self.tokenizer.bos_id()];
         ids.extend(self.tokenizer.encode_plain(text)?);

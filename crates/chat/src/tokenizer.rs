@@ -5,14 +5,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use deepseek_recipe_core::special_tokens::SpecialToken;
-use tokenizers::tokenizer::pre_tokenizer::PreTokenizedString;
-use tokenizers::{DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizer};
+use tokenizers::{
+    AddedVocabulary, DecoderWrapper, Model, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer,
+};
 
 use crate::byte_level;
 use crate::utf8_stream::Utf8Stream;
 
 /// Largest vocabulary that is accepted: a hundred times DeepSeek's, to bound what a broken file can make us allocate.
 const VOCABULARY_SIZE_MAX: usize = 1 << 24;
+
+/// Longest piece, a word or a run of spaces or signs, that is surely cut as DeepSeek's tokenizer cuts it. The regular
+/// expressions stop without an error after a million steps back, which some signs reach with 111,000 characters and
+/// letters and spaces with a million.
+const PIECE_CHARS_MAX: usize = 100_000;
 
 /// Why a tokenizer could not be loaded or a text not be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +70,15 @@ pub enum TokenizerError {
         /// The missing spellings.
         names: Vec<String>,
     },
+    /// The text has a word, or a run of spaces or signs, that is too long to be cut as DeepSeek's tokenizer does.
+    #[error(
+        "text has {char_count} characters without a break, at most {} can be encoded exactly; break them up with line ends or spaces",
+        PIECE_CHARS_MAX
+    )]
+    PieceTooLong {
+        /// Its length.
+        char_count: usize,
+    },
     /// The text could not be cut into tokens.
     #[error("text of {text_bytes} bytes cannot be encoded ({reason})")]
     Encode {
@@ -81,6 +97,8 @@ pub struct Tokenizer(Arc<Vocabulary>);
 
 struct Vocabulary {
     encoder: tokenizers::Tokenizer,
+    /// An added vocabulary without tokens, for texts in which nothing is special.
+    nothing_added: AddedVocabulary,
     /// Spellings and ids of the added vocabulary: control tokens, `<think>`, `｜DSML｜` and the like.
     special_ids: HashMap<String, u32>,
     /// The bytes of every token, one after the other.
@@ -99,7 +117,7 @@ impl Tokenizer {
     /// The file may have fewer tokens than the model has rows: DeepSeek pads the vocabulary.
     ///
     /// # Errors
-    /// Every variant of [`TokenizerError`] but [`TokenizerError::Encode`]. The special tokens checked here are the
+    /// Every variant of [`TokenizerError`] but the two of encoding. The special tokens checked here are the
     /// begin and the end of a sentence; those of the chat format are checked by [`PromptEncoder::new`](crate::PromptEncoder::new).
     pub fn from_bytes(json: &[u8], vocabulary_size: usize) -> Result<Self, TokenizerError> {
         if vocabulary_size > VOCABULARY_SIZE_MAX {
@@ -127,22 +145,17 @@ impl Tokenizer {
     /// No token is added at either end.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
+    /// [`TokenizerError::PieceTooLong`] and [`TokenizerError::Encode`] when the text cannot be cut into tokens.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .0
-            .encoder
-            .encode_fast(text, false)
-            .map_err(|error| encode_error(text, error))?;
-        Ok(encoding.get_ids().to_vec())
+        self.0.encode(text, self.0.encoder.get_added_vocabulary())
     }
 
     /// Token ids of `text` in which nothing is special: `<｜User｜>` becomes the tokens of its characters.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`] when the text cannot be cut into tokens.
+    /// [`TokenizerError::PieceTooLong`] and [`TokenizerError::Encode`] when the text cannot be cut into tokens.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.0.encode_plain(text).map_err(|error| encode_error(text, error))
+        self.0.encode(text, &self.0.nothing_added)
     }
 
     /// The text of `ids`, special tokens spelled out. Ids without a token give nothing, bytes that are no UTF-8 U+FFFD.
@@ -266,6 +279,7 @@ impl Vocabulary {
         };
         Ok(Self {
             encoder,
+            nothing_added: AddedVocabulary::new(),
             special_ids,
             bytes,
             spans,
@@ -275,19 +289,35 @@ impl Vocabulary {
         })
     }
 
-    /// What the `tokenizers` crate does for a text in which it finds no added token.
-    fn encode_plain(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let mut normalized = NormalizedString::from(text);
-        if let Some(normalizer) = self.encoder.get_normalizer() {
-            normalizer.normalize(&mut normalized)?;
-        }
-        let mut pieces = PreTokenizedString::from(normalized);
+    /// The ids of `text`, in which the tokens of `added` are taken as they are spelled.
+    ///
+    /// This is what the `tokenizers` crate does for one text, with a look at the pieces on the way.
+    fn encode(&self, text: &str, added: &AddedVocabulary) -> Result<Vec<u32>, TokenizerError> {
+        let mut pieces = added.extract_and_normalize(self.encoder.get_normalizer(), text);
+        let encode_error = |reason| encode_error(text, reason);
         if let Some(pre_tokenizer) = self.encoder.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut pieces)?;
+            pre_tokenizer.pre_tokenize(&mut pieces).map_err(encode_error)?;
         }
-        pieces.tokenize(|piece| self.encoder.get_model().tokenize(piece.get()))?;
-        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+        check_pieces(text, &pieces)?;
+        pieces
+            .tokenize(|piece| self.encoder.get_model().tokenize(piece.get()))
+            .map_err(encode_error)?;
+        let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(encode_error)?;
+        Ok(encoding.get_ids().to_vec())
     }
+}
+
+/// Refuses pieces so long that the regular expressions may have given up on them without a word.
+fn check_pieces(text: &str, pieces: &PreTokenizedString) -> Result<(), TokenizerError> {
+    for (_, (start, end), _) in pieces.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+        if end - start > PIECE_CHARS_MAX {
+            let char_count = text.get(start..end).map_or(end - start, |piece| piece.chars().count());
+            if char_count > PIECE_CHARS_MAX {
+                return Err(TokenizerError::PieceTooLong { char_count });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The parts of the file that decide whether the `tokenizers` crate may read it: other models could make it panic.

@@ -1,5 +1,7 @@
 //! What the tests share: the built-in model's tokenizer and the fixtures of `tools/fixtures/chat_prompts.py`.
 
+use std::sync::LazyLock;
+
 use cachalot_chat::Tokenizer;
 use serde::de::DeserializeOwned;
 
@@ -12,7 +14,10 @@ pub fn tokenizer_json() -> Vec<u8> {
 }
 
 pub fn tokenizer() -> Tokenizer {
-    Tokenizer::from_bytes(&tokenizer_json(), VOCABULARY_SIZE).expect("the built-in tokenizer is valid")
+    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+        Tokenizer::from_bytes(&tokenizer_json(), VOCABULARY_SIZE).expect("the built-in tokenizer is valid")
+    });
+    TOKENIZER.clone()
 }
 
 /// The cases of a fixture, one a line.
