@@ -1,6 +1,9 @@
 //! Does the checkpoint hold every tensor that its configuration demands?
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype};
 
@@ -128,25 +131,14 @@ pub(crate) fn check(
             };
             catalogue.tensors.contains_key(&name)
         });
-    let mut auditor = Auditor {
-        config,
-        catalogue,
-        problems: BTreeMap::new(),
-        wanted_count: 0,
-        wanted: Vec::new(),
-    };
-    for place in inventory::places(config) {
-        if stages_present || !matches!(place, Place::Stage(_)) {
-            inventory::slots_at(config, place)
-                .into_iter()
-                .for_each(|slot| auditor.slot(slot));
-        }
-    }
+    let mut auditor = Auditor::new(config, catalogue, stages_present, |_: &str| ());
+    auditor.run();
     if auditor.problems.is_empty() {
-        return Ok(Findings {
-            stages_present,
-            extra: auditor.extra(),
-        });
+        let extra = match auditor.found_count == catalogue.tensors.len() {
+            true => Vec::new(),
+            false => extra_tensors(config, catalogue, stages_present),
+        };
+        return Ok(Findings { stages_present, extra });
     }
     let groups: Vec<ProblemGroup> = auditor.problems.into_values().collect();
     Err(Box::new(TensorReport {
@@ -156,17 +148,52 @@ pub(crate) fn check(
     }))
 }
 
-struct Auditor<'a> {
-    config: &'a DeepseekV4Config,
-    catalogue: &'a Catalogue,
-    problems: BTreeMap<(String, Problem), ProblemGroup>,
-    /// Tensors found that the inventory asks for.
-    wanted_count: usize,
-    /// Their names, kept only while they may be needed to tell extras apart.
-    wanted: Vec<String>,
+/// Names of tensors that the inventory does not ask for: a second, slower round.
+fn extra_tensors(config: &DeepseekV4Config, catalogue: &Catalogue, stages_present: bool) -> Vec<String> {
+    let mut wanted = HashSet::new();
+    let note = |name: &str| {
+        wanted.insert(name.to_owned());
+    };
+    Auditor::new(config, catalogue, stages_present, note).run();
+    let names = catalogue.tensors.keys();
+    let mut extra: Vec<String> = names.filter(|name| !wanted.contains(*name)).cloned().collect();
+    extra.sort();
+    extra
 }
 
-impl<'a> Auditor<'a> {
+struct Auditor<'a, F> {
+    config: &'a DeepseekV4Config,
+    catalogue: &'a Catalogue,
+    stages_present: bool,
+    problems: BTreeMap<(String, Problem), ProblemGroup>,
+    /// Tensors found that the inventory asks for.
+    found_count: usize,
+    /// Learns their names.
+    on_found: F,
+}
+
+impl<'a, F: FnMut(&str)> Auditor<'a, F> {
+    fn new(config: &'a DeepseekV4Config, catalogue: &'a Catalogue, stages_present: bool, on_found: F) -> Self {
+        Auditor {
+            config,
+            catalogue,
+            stages_present,
+            problems: BTreeMap::new(),
+            found_count: 0,
+            on_found,
+        }
+    }
+
+    fn run(&mut self) {
+        for place in inventory::places(self.config) {
+            if self.stages_present || !matches!(place, Place::Stage(_)) {
+                for slot in inventory::slots_at(self.config, place) {
+                    self.slot(slot);
+                }
+            }
+        }
+    }
+
     fn slot(&mut self, slot: Slot) {
         match slot.kind {
             SlotKind::Plain { shape, dtype } => {
@@ -216,8 +243,8 @@ impl<'a> Auditor<'a> {
         let found = self.catalogue.tensors.get(name);
         match found {
             Some(_) => {
-                self.wanted_count += 1;
-                self.wanted.push(name.to_owned());
+                self.found_count += 1;
+                (self.on_found)(name);
             }
             None => self.report(name, Problem::Missing),
         }
@@ -256,17 +283,6 @@ impl<'a> Auditor<'a> {
                 count: 0,
             })
             .count += 1;
-    }
-
-    fn extra(&self) -> Vec<String> {
-        if self.wanted_count == self.catalogue.tensors.len() {
-            return Vec::new();
-        }
-        let wanted: std::collections::HashSet<&str> = self.wanted.iter().map(String::as_str).collect();
-        let names = self.catalogue.tensors.keys();
-        let mut extra: Vec<String> = names.filter(|name| !wanted.contains(name.as_str())).cloned().collect();
-        extra.sort();
-        extra
     }
 }
 

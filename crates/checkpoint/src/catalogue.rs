@@ -1,6 +1,6 @@
 //! All stored tensors under their official names.
 
-use std::collections::{HashMap, hash_map::Entry as Slot};
+use std::collections::{HashMap, HashSet, hash_map::Entry as Slot};
 
 use bytes::Bytes;
 use cachalot_numerics::Dtype;
@@ -224,39 +224,40 @@ fn single_shard(source: &Source) -> Result<String, Error> {
 
 /// The index must list the tensors of every shard, no fewer and no more.
 fn compare(index: &Index, shards: &[Shard], headers: &[Vec<Entry>]) -> Result<(), IndexFault> {
+    let mut stored = HashSet::with_capacity(index.shard_of.len());
     let mut unlisted = Vec::new();
-    let mut listed_count = 0;
     for (position, entries) in headers.iter().enumerate() {
         for entry in entries {
-            match index.shard_of.get(&entry.name) {
-                Some(shard) if *shard == position => listed_count += 1,
-                Some(_) => {} // Counted below, as absent from the shard that the index names.
-                None => unlisted.push((&entry.name, position)),
+            stored.insert((entry.name.as_str(), position));
+            if !index.shard_of.contains_key(&entry.name) {
+                unlisted.push((&entry.name, position));
             }
         }
     }
-    if listed_count < index.shard_of.len() {
-        let mut absent: Vec<(&String, usize)> = index
-            .shard_of
-            .iter()
-            .filter(|(name, shard)| !headers[**shard].iter().any(|entry| entry.name == **name))
-            .map(|(name, shard)| (name, *shard))
-            .collect();
-        absent.sort();
-        if let Some((first, shard)) = absent.first() {
-            return Err(IndexFault::NotInShard {
-                first: (*first).clone(),
-                shard: shards[*shard].name.clone(),
-                count: absent.len(),
-            });
-        }
+    let listed = index.shard_of.iter();
+    let absent = listed
+        .filter(|(name, shard)| !stored.contains(&(name.as_str(), **shard)))
+        .map(|(name, shard)| (name, *shard))
+        .collect();
+    if let Some((first, shard, count)) = first_and_count(absent) {
+        return Err(IndexFault::NotInShard {
+            first,
+            shard: shards[shard].name.clone(),
+            count,
+        });
     }
-    match unlisted.first() {
+    match first_and_count(unlisted) {
         None => Ok(()),
-        Some((first, shard)) => Err(IndexFault::NotInIndex {
-            first: (*first).clone(),
-            shard: shards[*shard].name.clone(),
-            count: unlisted.len(),
+        Some((first, shard, count)) => Err(IndexFault::NotInIndex {
+            first,
+            shard: shards[shard].name.clone(),
+            count,
         }),
     }
+}
+
+/// The first name in alphabetical order with its shard, and how many there are.
+fn first_and_count(tensors: Vec<(&String, usize)>) -> Option<(String, usize, usize)> {
+    let (first, shard) = tensors.iter().min()?;
+    Some(((*first).clone(), *shard, tensors.len()))
 }

@@ -28,6 +28,8 @@ pub struct Checkpoint {
 }
 
 /// A weight matrix as it is stored.
+///
+/// The bytes may begin at any address: safetensors files align nothing.
 #[derive(Clone, Debug)]
 pub struct StoredMatrix {
     /// Official name without `.weight`.
@@ -45,6 +47,8 @@ pub struct StoredMatrix {
 }
 
 /// Any tensor as it is stored.
+///
+/// The bytes may begin at any address: safetensors files align nothing.
 #[derive(Clone, Debug)]
 pub struct StoredTensor {
     /// Official full name.
@@ -234,6 +238,12 @@ impl Checkpoint {
     /// A small file beside the weights, such as `tokenizer.json`; `None` if it is missing or unreadable.
     pub fn file(&self, name: &str) -> Option<Bytes> {
         self.source.read(name).ok().flatten()
+    }
+
+    /// Path of the file that holds a tensor, by the tensor's official full name: for messages.
+    pub fn file_of(&self, name: &str) -> Option<PathBuf> {
+        let placement = self.catalogue.tensors.get(name)?;
+        Some(self.shard_display(placement))
     }
 
     /// How a shard is named in errors.

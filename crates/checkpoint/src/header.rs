@@ -50,7 +50,7 @@ pub enum HeaderFault {
     #[error("the header is not a safetensors header: {0}")]
     Json(serde_json::Error),
     /// A tensor without elements.
-    #[error("tensor {name} has shape {shape:?}, expected no side of 0")]
+    #[error("tensor {name:?} has shape {shape:?}, expected no side of 0")]
     Empty {
         /// The tensor.
         name: String,
@@ -58,7 +58,7 @@ pub enum HeaderFault {
         shape: Vec<usize>,
     },
     /// Shape and type do not give the number of bytes in the range.
-    #[error("tensor {name} of type {dtype} and shape {shape:?} does not fill its range of bytes {start}..{end}")]
+    #[error("tensor {name:?} of type {dtype} and shape {shape:?} does not fill its range of bytes {start}..{end}")]
     ByteCount {
         /// The tensor.
         name: String,
@@ -72,7 +72,7 @@ pub enum HeaderFault {
         end: usize,
     },
     /// Two tensors share bytes.
-    #[error("tensors {first} and {second} overlap")]
+    #[error("tensors {first:?} and {second:?} overlap")]
     Overlap {
         /// The tensor that begins first.
         first: String,
@@ -80,7 +80,7 @@ pub enum HeaderFault {
         second: String,
     },
     /// Bytes between two tensors belong to none.
-    #[error("{byte_count} bytes before tensor {name} belong to no tensor")]
+    #[error("{byte_count} bytes before tensor {name:?} belong to no tensor")]
     Gap {
         /// The tensor behind the gap.
         name: String,
@@ -88,7 +88,7 @@ pub enum HeaderFault {
         byte_count: usize,
     },
     /// A tensor lies beyond the end of the file.
-    #[error("tensor {name} ends {missing} bytes beyond the end of the file")]
+    #[error("tensor {name:?} ends {missing} bytes beyond the end of the file")]
     Truncated {
         /// The tensor.
         name: String,

@@ -21,7 +21,7 @@ pub enum IndexFault {
     Form,
     /// A shard is named by a path.
     #[error(
-        "tensor {tensor} is said to be in {shard:?}, expected the plain name of a .safetensors file; do not use this checkpoint, somebody changed it"
+        "tensor {tensor:?} is said to be in {shard:?}, expected the plain name of a .safetensors file; do not use this checkpoint, somebody changed it"
     )]
     ShardName {
         /// The tensor.
@@ -31,7 +31,7 @@ pub enum IndexFault {
     },
     /// Shards that the index names are not there.
     #[error(
-        "{count} of {total} shards are missing, first {first}; download them (the download was probably interrupted)"
+        "{count} of {total} shards are missing, first {first:?}; download them (the download was probably interrupted)"
     )]
     ShardsMissing {
         /// The first missing file.
@@ -43,7 +43,7 @@ pub enum IndexFault {
     },
     /// Tensors are not in the shard that the index names.
     #[error(
-        "{count} tensors are not in the shard that the index names, first {first} in {shard}; download that shard and the index again"
+        "{count} tensors are not in the shard that the index names, first {first:?} in {shard}; download that shard and the index again"
     )]
     NotInShard {
         /// The first such tensor.
@@ -55,7 +55,7 @@ pub enum IndexFault {
     },
     /// Shards hold tensors that the index does not list.
     #[error(
-        "{count} tensors of the shards are not in the index, first {first} of {shard}; download the index again or delete it if there is one shard only"
+        "{count} tensors of the shards are not in the index, first {first:?} of {shard}; download the index again or delete it if there is one shard only"
     )]
     NotInIndex {
         /// The first such tensor.

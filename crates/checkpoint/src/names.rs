@@ -155,3 +155,60 @@ static LAYER: Table = LazyLock::new(|| {
         ("mlp.shared_experts.up_proj", "ffn.shared_experts.w3"),
     ])
 });
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::DeepseekV4Config, inventory, published};
+
+    #[test]
+    fn official_names_mean_themselves() {
+        for name in ["DeepSeek-V4-Flash", "DeepSeek-V4-Flash-DSpark"] {
+            let text = published::config(name).expect("built in");
+            let config = DeepseekV4Config::from_json(text, Path::new(name)).expect("valid");
+            for tensor in inventory::tensors(&config) {
+                assert_eq!(meaning(&tensor.name), Meaning::Tensor(tensor.name.as_str().into()));
+            }
+        }
+    }
+
+    /// Names that transformers 5.23 writes for a quantised model.
+    #[test]
+    fn scales_follow_their_weights() {
+        for (stored, official) in [
+            (
+                "model.layers.2.self_attn.q_a_proj.weight_scale_inv",
+                "layers.2.attn.wq_a.scale",
+            ),
+            (
+                "model.layers.2.self_attn.compressor.indexer.q_b_proj.weight_scale_inv",
+                "layers.2.attn.indexer.wq_b.scale",
+            ),
+            (
+                "model.layers.1.mlp.shared_experts.down_proj.weight_scale_inv",
+                "layers.1.ffn.shared_experts.w2.scale",
+            ),
+            ("model.layers.2.attn.wo_a.scale", "layers.2.attn.wo_a.scale"),
+            ("layers.2.attn.wo_a.weight_scale_inv", "layers.2.attn.wo_a.scale"),
+            (
+                "model.layers.2.ffn.experts.0.w3.scale",
+                "layers.2.ffn.experts.0.w3.scale",
+            ),
+            (
+                "layers.2.mlp.experts.11.up_proj.weight_scale_inv",
+                "layers.2.ffn.experts.11.w3.scale",
+            ),
+            ("model.layers.0.attn_hc.scale", "layers.0.hc_attn_scale"),
+            ("model.hc_head.hc_scale", "hc_head_scale"),
+        ] {
+            assert_eq!(meaning(stored), Meaning::Tensor(official.into()), "{stored}");
+        }
+        let stack = Meaning::Stack {
+            prefix: "layers.1.ffn.experts.".into(),
+            leaves: &["w1.scale", "w3.scale"],
+        };
+        assert_eq!(meaning("model.layers.1.mlp.experts.gate_up_proj_scale_inv"), stack);
+    }
+}

@@ -52,7 +52,7 @@ pub(super) fn config(fields: &Fields<'_>) -> Result<DeepseekV4Config, Error> {
         o_groups: fields.count("o_groups", limits::HEADS)?,
         moe_intermediate_size: fields.count("moe_intermediate_size", limits::WIDTH)?,
         n_routed_experts: fields.count("n_routed_experts", limits::EXPERTS)?,
-        n_shared_experts: fields.integer("n_shared_experts", 1, 1)?,
+        n_shared_experts: 1,
         num_experts_per_tok: fields.count("num_experts_per_tok", limits::EXPERTS)?,
         num_hash_layers: num_hash_layers(fields, num_hidden_layers)?,
         index_n_heads: fields.count("index_n_heads", limits::HEADS)?,
@@ -99,6 +99,7 @@ fn single(fields: &Fields<'_>, key: &str, most: f64) -> Result<f32, Error> {
 fn refuse_variants(fields: &Fields<'_>) -> Result<(), Error> {
     for (key, only) in [
         ("num_key_value_heads", json!(1)),
+        ("n_shared_experts", json!(1)),
         ("hidden_act", json!("silu")),
         ("scoring_func", json!("sqrtsoftplus")),
         ("topk_method", json!("noaux_tc")),

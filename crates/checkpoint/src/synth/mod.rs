@@ -54,6 +54,11 @@ pub fn size_bytes(config: &DeepseekV4Config) -> u64 {
     plan(config).iter().map(ShardPlan::file_byte_count).sum()
 }
 
+/// Safetensors files that [`write`] would write.
+pub fn shard_count(config: &DeepseekV4Config) -> usize {
+    plan(config).len()
+}
+
 /// Writes a random checkpoint of the configuration `json` into the new or empty folder `out`.
 ///
 /// Shards are as in the releases: the embedding, each layer, what belongs to the head, each MTP layer or
@@ -161,9 +166,13 @@ struct PartialFolder {
 
 impl PartialFolder {
     fn create(out: &Path) -> Result<PartialFolder, Error> {
-        let mut name = out.as_os_str().to_owned();
+        // The full path, so that `models/`, `.` and links become plain names.
+        let full = fs::canonicalize(out)
+            .or_else(|_| std::path::absolute(out))
+            .map_err(|error| io_error("find", out.to_owned(), error))?;
+        let mut name = full.file_name().unwrap_or_default().to_owned();
         name.push(format!(".partial-{}", std::process::id()));
-        let path = PathBuf::from(name);
+        let path = full.with_file_name(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|error| io_error("create", parent.to_owned(), error))?;
         }
