@@ -158,7 +158,8 @@ impl<'a> Access<'a> {
         let addresses = base + tensor.byte_offset()..base + end;
         let mut borrows = self.borrows.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for other in borrows.iter().filter(|other| mutable || other.mutable) {
-            if addresses.start < other.addresses.end && other.addresses.start < addresses.end {
+            let is_empty = addresses.is_empty() || other.addresses.is_empty();
+            if !is_empty && addresses.start < other.addresses.end && other.addresses.start < addresses.end {
                 let (output, other) = if mutable {
                     (name, other.name)
                 } else {

@@ -21,6 +21,8 @@
 //!
 //! This crate must not know models, files, HTTP or any vendor.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod description;
 mod error;
 mod memory;

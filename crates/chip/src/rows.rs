@@ -25,6 +25,16 @@ impl Rows<'_> {
     pub fn sequence_count(&self) -> usize {
         self.slots.element_count()
     }
+
+    /// The tensors with their names.
+    pub fn tensors(&self) -> [(&'static str, &Tensor); 4] {
+        [
+            ("positions", self.positions),
+            ("sequences", self.sequences),
+            ("first_rows", self.first_rows),
+            ("slots", self.slots),
+        ]
+    }
 }
 
 /// How a KV row or an index key is packed into bytes.
@@ -86,6 +96,11 @@ impl Entries<'_> {
     /// Entries of a page.
     pub fn page_entry_count(&self) -> usize {
         self.pool.shape()[1]
+    }
+
+    /// The tensors with their names.
+    pub fn tensors(&self) -> [(&'static str, &Tensor); 2] {
+        [("pool", self.pool), ("page_table", self.page_table)]
     }
 }
 

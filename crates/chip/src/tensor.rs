@@ -131,9 +131,11 @@ impl Tensor {
         Tensor { shape, ..self.clone() }
     }
 
-    /// Whether two tensors share bytes.
+    /// Whether two tensors share bytes. An empty tensor shares none.
     pub fn overlaps(&self, other: &Tensor) -> bool {
         Arc::ptr_eq(&self.buffer, &other.buffer)
+            && self.byte_count() > 0
+            && other.byte_count() > 0
             && self.byte_offset < other.byte_offset + other.byte_count()
             && other.byte_offset < self.byte_offset + self.byte_count()
     }

@@ -12,12 +12,12 @@ use super::{
 use crate::vector::dot;
 
 pub(super) fn query(context: &Context<'_>, operation: &IndexQuery<'_>) -> Result<(), Error> {
+    let query = context.access.f32_mut("query", operation.query)?;
     if operation.format != RowFormat::Fp4Hadamard {
         return Ok(());
     }
     let width = operation.query.shape()[2];
     let official = context.mode == Mode::Official;
-    let query = context.access.f32_mut("query", operation.query)?;
     context.pool.for_each_chunk(query, width, 16 * width, |_, head| {
         if official {
             rotate_index_row(head);

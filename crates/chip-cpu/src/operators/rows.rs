@@ -55,8 +55,11 @@ impl<'a> RowMap<'a> {
             }
             while row < end as usize {
                 let expected = first_position + (row as i64 - first) as i32;
-                if self.positions[row] != expected || self.sequences[row] != sequence as i32 {
+                if self.positions[row] != expected {
                     return Err(context.index_error("positions", i64::from(self.positions[row]), i32::MAX as usize));
+                }
+                if self.sequences[row] != sequence as i32 {
+                    return Err(context.index_error("sequences", i64::from(self.sequences[row]), self.slots.len()));
                 }
                 row += 1;
             }

@@ -59,9 +59,23 @@ impl Compress<'_> {
             )
         })?;
         check.f32("ape", self.ape, &[self.out.ratio, row_width])?;
-        check.tensor("norm", self.norm, self.norm.dtype(), &[self.out.width])?;
+        check.vector("norm", self.norm, self.out.width)?;
         check.f32("frequencies", self.frequencies, &[self.out.tail / 2])?;
-        check.disjoint(("pool", self.out.pool), &[("kv", self.kv), ("gate", self.gate)])
+        let pool = ("pool", self.out.pool);
+        check.disjoint(pool, &self.rows.tensors())?;
+        check.disjoint(pool, &[("page_table", self.out.page_table)])?;
+        check.disjoint(
+            pool,
+            &[
+                ("kv", self.kv),
+                ("gate", self.gate),
+                ("kv_tail", self.kv_tail),
+                ("gate_tail", self.gate_tail),
+                ("ape", self.ape),
+                ("norm", self.norm),
+                ("frequencies", self.frequencies),
+            ],
+        )
     }
 }
 
@@ -125,7 +139,11 @@ impl SelectEntries<'_> {
         check.f32("weights", self.weights, &[row_count, head_count])?;
         check.rank("selected", self.selected, 2)?;
         check.i32("selected", self.selected, &[row_count, self.selected.shape()[1]])?;
-        check.require(self.selected.shape()[1] > 0, || "top-k of zero".to_owned())
+        check.require(self.selected.shape()[1] > 0, || "top-k of zero".to_owned())?;
+        let selected = ("selected", self.selected);
+        check.disjoint(selected, &self.rows.tensors())?;
+        check.disjoint(selected, &self.keys.tensors())?;
+        check.disjoint(selected, &[("query", self.query), ("weights", self.weights)])
     }
 }
 
@@ -207,6 +225,21 @@ impl Attention<'_> {
         }
         check.f32("sink", self.sink, &[head_count])?;
         check.f32("out", self.out, self.query.shape())?;
-        check.disjoint(("out", self.out), &[("query", self.query)])
+        let out = ("out", self.out);
+        check.disjoint(out, &self.rows.tensors())?;
+        check.disjoint(
+            out,
+            &[
+                ("query", self.query),
+                ("fresh", self.fresh),
+                ("tail", self.tail),
+                ("sink", self.sink),
+            ],
+        )?;
+        let Some(attend) = &self.entries else { return Ok(()) };
+        check.disjoint(out, &attend.entries.tensors())?;
+        attend
+            .selected
+            .map_or(Ok(()), |selected| check.disjoint(out, &[("selected", selected)]))
     }
 }

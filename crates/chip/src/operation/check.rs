@@ -32,6 +32,16 @@ impl Check {
         self.tensor(name, tensor, Dtype::I32, shape)
     }
 
+    /// A weight vector, `F32` or `BF16`.
+    pub fn vector(&self, name: &'static str, tensor: &Tensor, length: usize) -> Result<(), Error> {
+        let dtype = if tensor.dtype() == Dtype::Bf16 {
+            Dtype::Bf16
+        } else {
+            Dtype::F32
+        };
+        self.tensor(name, tensor, dtype, &[length])
+    }
+
     pub fn matrix(&self, name: &'static str, matrix: &Matrix, rows: usize, columns: usize) -> Result<(), Error> {
         if (matrix.rows(), matrix.columns()) != (rows, columns) {
             return Err(self.shape(name, &[rows, columns], &[matrix.rows(), matrix.columns()]));

@@ -55,13 +55,25 @@ impl Route<'_> {
         check.require((1..=expert_count).contains(&choice_count), || {
             format!("{choice_count} of {expert_count} experts")
         })?;
-        check.disjoint(("weights", self.weights), &[("logits", self.logits)])?;
+        let outputs = [("experts", self.experts), ("weights", self.weights)];
+        check.disjoint(outputs[0], &outputs[1..])?;
+        for output in outputs {
+            check.disjoint(output, &[("logits", self.logits)])?;
+        }
         match self.choice {
-            RouteChoice::Biased { bias } => check.f32("bias", bias, &[expert_count]),
+            RouteChoice::Biased { bias } => {
+                check.f32("bias", bias, &[expert_count])?;
+                outputs
+                    .into_iter()
+                    .try_for_each(|output| check.disjoint(output, &[("bias", bias)]))
+            }
             RouteChoice::Hash { table, tokens } => {
                 check.rank("table", table, 2)?;
                 check.tensor("table", table, Dtype::I64, &[table.shape()[0], choice_count])?;
-                check.i32("tokens", tokens, &[row_count])
+                check.i32("tokens", tokens, &[row_count])?;
+                outputs
+                    .into_iter()
+                    .try_for_each(|output| check.disjoint(output, &[("table", table), ("tokens", tokens)]))
             }
         }
     }
@@ -122,7 +134,10 @@ impl Experts<'_> {
             check.matrix("w3", &expert.w3, inner, width)?;
             check.matrix("w2", &expert.w2, width, inner)?;
         }
-        check.disjoint(("out", self.out), &[("x", self.x), ("weights", self.weights)])
+        check.disjoint(
+            ("out", self.out),
+            &[("x", self.x), ("chosen", self.chosen), ("weights", self.weights)],
+        )
     }
 }
 

@@ -55,12 +55,18 @@ impl HyperMix<'_> {
         check.f32("input", self.input, &[t, d])?;
         check.f32("post", self.post, &[t, n])?;
         check.f32("comb", self.comb, &[t, n, n])?;
-        check.disjoint(
-            ("input", self.input),
-            &[("streams", self.streams), ("post", self.post), ("comb", self.comb)],
-        )?;
-        check.disjoint(("post", self.post), &[("streams", self.streams), ("comb", self.comb)])?;
-        check.disjoint(("comb", self.comb), &[("streams", self.streams)])
+        let inputs = [
+            ("streams", self.streams),
+            ("function", self.function),
+            ("scale", self.scale),
+            ("base", self.base),
+        ];
+        let outputs = [("input", self.input), ("post", self.post), ("comb", self.comb)];
+        for (index, output) in outputs.into_iter().enumerate() {
+            check.disjoint(output, &inputs)?;
+            check.disjoint(output, &outputs[index + 1..])?;
+        }
+        Ok(())
     }
 }
 
@@ -138,6 +144,14 @@ impl HyperHead<'_> {
         check.f32("scale", self.scale, &[1])?;
         check.f32("base", self.base, &[n])?;
         check.f32("out", self.out, &[t, d])?;
-        check.disjoint(("out", self.out), &[("streams", self.streams)])
+        check.disjoint(
+            ("out", self.out),
+            &[
+                ("streams", self.streams),
+                ("function", self.function),
+                ("scale", self.scale),
+                ("base", self.base),
+            ],
+        )
     }
 }

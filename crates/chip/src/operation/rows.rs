@@ -23,7 +23,8 @@ impl Embed<'_> {
         let shape = self.streams.shape();
         check.f32("streams", self.streams, shape)?;
         check.matrix("table", self.table, self.table.rows(), shape[2])?;
-        check.i32("tokens", self.tokens, &[shape[0]])
+        check.i32("tokens", self.tokens, &[shape[0]])?;
+        check.disjoint(("streams", self.streams), &[("tokens", self.tokens)])
     }
 }
 
@@ -53,12 +54,7 @@ impl RmsNorm<'_> {
         check.f32("x", self.x, shape)?;
         check.f32("out", self.out, shape)?;
         if let Some(weight) = self.weight {
-            let dtype = if weight.dtype() == Dtype::Bf16 {
-                Dtype::Bf16
-            } else {
-                Dtype::F32
-            };
-            check.tensor("weight", weight, dtype, &shape[1..])?;
+            check.vector("weight", weight, shape[1])?;
             check.disjoint(("out", self.out), &[("weight", weight)])?;
         }
         check_in_place(&check, self.x, self.out)
@@ -87,7 +83,11 @@ impl RopeAngles<'_> {
         let (row_count, pair_count) = (self.positions.element_count(), self.frequencies.element_count());
         check.i32("positions", self.positions, &[row_count])?;
         check.f32("frequencies", self.frequencies, &[pair_count])?;
-        check.f32("out", self.out, &[row_count, pair_count, 2])
+        check.f32("out", self.out, &[row_count, pair_count, 2])?;
+        check.disjoint(
+            ("out", self.out),
+            &[("positions", self.positions), ("frequencies", self.frequencies)],
+        )
     }
 }
 
@@ -189,7 +189,8 @@ impl WriteTail<'_> {
         let width = self.x.shape()[1];
         check.tensor("x", self.x, self.x.dtype(), &[self.rows.row_count(), width])?;
         check.tail("ring", self.ring, self.x.dtype(), width)?;
-        check.disjoint(("ring", self.ring), &[("x", self.x)])
+        check.disjoint(("ring", self.ring), &[("x", self.x)])?;
+        check.disjoint(("ring", self.ring), &self.rows.tensors())
     }
 }
 
