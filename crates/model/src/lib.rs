@@ -18,6 +18,8 @@ mod hyper;
 #[cfg(test)]
 mod invariants;
 mod model;
+#[cfg(test)]
+mod official;
 mod options;
 mod pages;
 mod rope;

@@ -35,7 +35,7 @@ pub struct Chunk<'a> {
 }
 
 /// What the host knows about a step's rows, as the device tensors will hold it.
-struct Plan {
+pub(crate) struct Plan {
     tokens: Vec<i32>,
     positions: Vec<i32>,
     sequences: Vec<i32>,
@@ -128,17 +128,7 @@ impl Model {
     }
 
     fn forward(&self, pool: &mut StatePool, plan: &Plan) -> Result<Option<Tensor>, Error> {
-        let step = Step {
-            chip: &*self.chip,
-            config: &self.config,
-            options: &self.options,
-            compressed_frequencies: &self.compressed_frequencies,
-            row_count: plan.tokens.len(),
-            workspace: pool.workspace.narrow(plan.tokens.len()),
-            inputs: plan.write(&*self.chip, &pool.inputs)?,
-        };
-        step.angles(&self.plain_frequencies, &step.workspace.plain_angles)?;
-        step.angles(&self.compressed_frequencies, &step.workspace.compressed_angles)?;
+        let step = self.begin(pool, plan)?;
         step.enqueue(Embed {
             table: &self.weights.embed,
             tokens: &step.inputs.tokens,
@@ -150,7 +140,23 @@ impl Model {
         self.head(&step, &mut pool.output, plan.output_rows.len())
     }
 
-    fn layer(&self, step: &Step<'_>, layer: usize, state: &LayerState) -> Result<(), Error> {
+    /// Puts the plan on the chip and computes what all layers share.
+    pub(crate) fn begin(&self, pool: &StatePool, plan: &Plan) -> Result<Step<'_>, Error> {
+        let step = Step {
+            chip: &*self.chip,
+            config: &self.config,
+            options: &self.options,
+            compressed_frequencies: &self.compressed_frequencies,
+            row_count: plan.tokens.len(),
+            workspace: pool.workspace.narrow(plan.tokens.len()),
+            inputs: plan.write(&*self.chip, &pool.inputs)?,
+        };
+        step.angles(&self.plain_frequencies, &step.workspace.plain_angles)?;
+        step.angles(&self.compressed_frequencies, &step.workspace.compressed_angles)?;
+        Ok(step)
+    }
+
+    pub(crate) fn layer(&self, step: &Step<'_>, layer: usize, state: &LayerState) -> Result<(), Error> {
         let weights = &self.weights.layers[layer];
         step.enter(&weights.attention_hyper, &weights.attention_norm)?;
         step.attention(&weights.attention, state, self.config.compress_ratio(layer))?;
@@ -241,7 +247,7 @@ impl Step<'_> {
 }
 
 impl Plan {
-    fn new(chunks: &[Chunk<'_>]) -> Self {
+    pub fn new(chunks: &[Chunk<'_>]) -> Self {
         // A power of two, so that few different shapes of the table occur.
         let page_count = chunks
             .iter()

@@ -48,7 +48,14 @@ pub(super) fn attention(context: &Context<'_>, operation: &Attention<'_>) -> Res
 fn attend(mode: Mode, query: &[f32], keys: &[f32], sink: f32, scale: f32, out: &mut [f32]) {
     let width = query.len();
     let mut scores: Vec<f32> = keys.chunks_exact(width).map(|key| dot(query, key) * scale).collect();
-    let max = scores.iter().copied().fold(sink, f32::max);
+    // Any number at least as large as the scores would do; the official kernel leaves the sink out, which shows where
+    // it rounds the weights.
+    let floor = if mode == Mode::Official {
+        f32::NEG_INFINITY
+    } else {
+        sink
+    };
+    let max = scores.iter().copied().fold(floor, f32::max);
     let mut sum = (sink - max).exp();
     for score in &mut scores {
         *score = (*score - max).exp();
