@@ -96,6 +96,30 @@ pub fn kv_bytes_per_token(config: &DeepseekV4Config, format: KvFormat) -> f64 {
         .sum()
 }
 
+/// Bytes of the state of a sequence that do not grow: the windows of all layers, and the compressors' open
+/// windows in `f32` (those of 4 tokens overlap, so two are open).
+///
+/// What drafting needs beside that to roll back is not counted.
+pub fn fixed_bytes_per_sequence(config: &DeepseekV4Config, format: KvFormat) -> u64 {
+    let entry = match format {
+        KvFormat::Packed => packed_entry_bytes(config),
+        KvFormat::Bf16 => 2 * config.head_dim,
+    };
+    let window = config.sliding_window * entry;
+    // Values and gates; the rows of overlapping windows have two halves.
+    let overlapping = |width: usize| 2 * 4 * 2 * (2 * width) * 4;
+    let layers = 0..config.num_hidden_layers;
+    let bytes = layers.map(|layer| {
+        window
+            + match config.attention_kind(layer) {
+                AttentionKind::SlidingWindow => 0,
+                AttentionKind::CompressedSparse => overlapping(config.head_dim) + overlapping(config.index_head_dim),
+                AttentionKind::HeavilyCompressed => 128 * 2 * config.head_dim * 4,
+            }
+    });
+    bytes.map(|bytes| bytes as u64).sum()
+}
+
 fn packed_entry_bytes(config: &DeepseekV4Config) -> usize {
     let still = config.head_dim - config.qk_rope_head_dim;
     still + still.div_ceil(64).next_multiple_of(8) + 2 * config.qk_rope_head_dim

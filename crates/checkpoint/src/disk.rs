@@ -16,8 +16,9 @@ pub(crate) fn require(folder: &Path, needed_bytes: u64) -> Result<(), Error> {
     }
 }
 
+/// Bytes that this user may still write to the disk of an existing folder; `None` where that cannot be told.
 #[cfg(unix)]
-fn available_bytes(folder: &Path) -> Option<u64> {
+pub fn available_bytes(folder: &Path) -> Option<u64> {
     use std::{ffi::CString, mem::MaybeUninit, os::unix::ffi::OsStrExt};
     let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
     let mut status = MaybeUninit::<libc::statvfs>::uninit();
@@ -32,7 +33,8 @@ fn available_bytes(folder: &Path) -> Option<u64> {
     (status.f_bavail as u64).checked_mul(status.f_frsize as u64)
 }
 
+/// Bytes that this user may still write to the disk of an existing folder; `None` where that cannot be told.
 #[cfg(not(unix))]
-fn available_bytes(_folder: &Path) -> Option<u64> {
+pub fn available_bytes(_folder: &Path) -> Option<u64> {
     None
 }

@@ -93,7 +93,7 @@ pub enum Error {
     TensorTwice {
         /// The official name.
         name: String,
-        /// File and stored name of the first.
+        /// File of the first.
         first: String,
         /// File and stored name of the second.
         second: String,

@@ -13,6 +13,25 @@
 //! file, tensor or key and the remedy.
 //!
 //! This crate must not know how a layer computes, nor chips, nor HTTP.
+//!
+//! ```
+//! use cachalot_checkpoint::{Checkpoint, DeepseekV4Config, accounting, published, synth};
+//!
+//! // What a release amounts to, without having it.
+//! let text = published::config("DeepSeek-V4-Flash").expect("a release");
+//! let config = DeepseekV4Config::from_json(text, "config.json".as_ref())?;
+//! assert_eq!(accounting::total(&config).bytes, 159_609_485_896);
+//!
+//! // A checkpoint on disk: here a random one of a tiny model.
+//! # let parent = tempfile::tempdir().unwrap();
+//! # let folder = parent.path().join("tiny");
+//! # let text = include_str!("../../../fuzz/corpus/config/all_layers.json");
+//! synth::write(text, 1, &folder, |progress| assert!(progress.bytes_done <= progress.bytes_total))?;
+//! let checkpoint = Checkpoint::open(&folder)?;
+//! let expert = checkpoint.matrix("layers.3.ffn.experts.2.w1")?;
+//! assert_eq!((expert.rows, expert.columns), (32, 64));
+//! # Ok::<(), cachalot_checkpoint::Error>(())
+//! ```
 
 pub mod accounting;
 mod audit;
@@ -37,6 +56,7 @@ mod verify;
 pub use audit::{Problem, ProblemGroup, TensorReport};
 pub use checkpoint::{Checkpoint, StoredMatrix, StoredTensor};
 pub use config::{AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, Quantization, RopeScaling, ScaleFormat};
+pub use disk::available_bytes;
 pub use error::Error;
 pub use header::HeaderFault;
 pub use index::IndexFault;

@@ -1,5 +1,7 @@
 //! Looking for bad values: a few tensors at open, all of them on demand.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
 use crate::{
     Checkpoint, Error, Progress, StoredMatrix,
     catalogue::Placement,
@@ -38,19 +40,20 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Value`] with the first bad element of the first bad tensor in the order of the files.
     pub fn verify(&self, progress: impl Fn(Progress) + Sync) -> Result<(), Error> {
-        use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
         let mut tensors: Vec<(&String, &Placement)> = self.catalogue.tensors.iter().collect();
         tensors.sort_by_key(|(_, placement)| (placement.shard, placement.start));
         let bytes_total = tensors.iter().map(|(_, p)| (p.end - p.start) as u64).sum();
+        let numbered: Vec<_> = tensors.into_iter().enumerate().collect();
         let bytes_done = AtomicU64::new(0);
-        let failed = AtomicBool::new(false);
-        let results = parallel::map(&tensors, |(name, placement)| {
-            if failed.load(Ordering::Relaxed) {
-                // Tensors are taken in order, so an earlier one has failed.
+        let first_bad = AtomicUsize::new(usize::MAX);
+        let results = parallel::map(&numbered, |(position, (name, placement))| {
+            if *position > first_bad.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let result = self.check_tensor(name, placement);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            if result.is_err() {
+                first_bad.fetch_min(*position, Ordering::Relaxed);
+            }
             let bytes = (placement.end - placement.start) as u64;
             let done = bytes_done.fetch_add(bytes, Ordering::Relaxed) + bytes;
             progress(Progress {
@@ -99,7 +102,7 @@ impl Checkpoint {
 /// Norms, sinks, routers' biases, tables of experts, small hyper-connection tensors, scales of dense
 /// matrices: some 20 MB of V4-Flash, nearly all of it tables. Experts' scales (4 GB) are not among them.
 fn is_cheap(name: &str) -> bool {
-    const ENDS: [&str; 8] = [
+    const ENDS: [&str; 7] = [
         "norm.weight",
         ".attn_sink",
         ".gate.bias",
@@ -107,7 +110,6 @@ fn is_cheap(name: &str) -> bool {
         "_base",
         "_scale",
         ".scale",
-        "hnorm.weight",
     ];
     !name.contains(".experts.") && ENDS.iter().any(|end| name.ends_with(end))
 }

@@ -58,7 +58,7 @@ impl<'a> Fields<'a> {
         list.ok_or_else(|| self.wrong(key, value, format!("a list of {expected}")))
     }
 
-    /// A finite number above zero (or from zero on with `zero_allowed`) and at most `most`.
+    /// A number above zero and at most `most`.
     pub(crate) fn positive(&self, key: &str, most: f64) -> Result<f64, Error> {
         let value = self.require(key)?;
         self.positive_of(key, value, most)
