@@ -143,13 +143,16 @@ fn parameters_are_the_published_ones() {
 }
 
 #[test]
-fn kv_bytes_per_token_are_the_published_ones() {
-    for (name, packed, bf16) in [
-        ("DeepSeek-V4-Flash", 3514.25, 6880.0),
-        ("DeepSeek-V4-Pro", 5031.4375, 9848.0),
+fn bytes_of_a_sequence_are_the_published_ones() {
+    for (name, packed, bf16, [layers, csa, hca]) in [
+        ("DeepSeek-V4-Flash", 3514.25, 6880.0, [43, 21, 20]),
+        ("DeepSeek-V4-Pro", 5031.4375, 9848.0, [61, 30, 31]),
     ] {
         let config = config(name);
         assert_eq!(accounting::kv_bytes_per_token(&config, KvFormat::Packed), packed);
         assert_eq!(accounting::kv_bytes_per_token(&config, KvFormat::Bf16), bf16);
+        // Windows of all layers, then open windows of CSA (entries and index keys) and HCA layers.
+        let fixed = layers * 74_752 + csa * (65_536 + 16_384) + hca * 524_288;
+        assert_eq!(accounting::fixed_bytes_per_sequence(&config, KvFormat::Packed), fixed);
     }
 }
