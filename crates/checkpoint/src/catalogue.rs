@@ -8,6 +8,7 @@ use safetensors::tensor::Dtype as StoredDtype;
 
 use crate::{
     Error,
+    config::EXPERTS_MAX,
     header::{self, Entry},
     index::{INDEX_FILE, Index, IndexFault},
     names::{self, Meaning},
@@ -154,7 +155,7 @@ fn unstack(whole: &Placement, shares: usize) -> Option<impl Iterator<Item = Plac
     };
     let byte_count = whole.end - whole.start;
     let count = experts.checked_mul(shares)?;
-    if !rows.is_multiple_of(shares) || !byte_count.is_multiple_of(count) {
+    if experts > EXPERTS_MAX || !rows.is_multiple_of(shares) || !byte_count.is_multiple_of(count) {
         return None;
     }
     let part_byte_count = byte_count / count;

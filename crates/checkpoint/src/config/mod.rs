@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::{Error, json};
 
+/// Most routed experts of a layer.
+pub(crate) const EXPERTS_MAX: usize = rules::limits::EXPERTS;
+
 /// The configuration of a DeepSeek-V4 model. Fields carry the names of config.json.
 ///
 /// A value of this type has passed every check of [`DeepseekV4Config::from_json`]: sizes are not zero and
