@@ -6,6 +6,7 @@
 //! | `memory`, `access` | pages and mapped files; the slices that one operator may touch |
 //! | `pool` | threads that spin between operators and park when idle |
 //! | `product` | matrix products: one parallel region for a list of them, portable and SIMD |
+//! | `avx2` | SIMD kernels for x86-64 |
 //! | `operators` | everything else, one file a topic |
 //!
 //! Weights stay where they are: a mapped checkpoint is computed on in its stored format and never copied.
@@ -27,6 +28,8 @@
 compile_error!("the CPU kernels read little-endian checkpoints in place");
 
 mod access;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod chip;
 mod kernels;
 mod memory;

@@ -6,6 +6,8 @@
 
 use cachalot_chip::Mode;
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx2::Avx2;
 use crate::{kernels::Kernels, memory::CpuMatrix, pool::Pool, vector::dot};
 
 /// `out[t][out_first + r] = matrix[first_row + r] . x[t]` for `r` below `row_count` and every `t`.
@@ -77,11 +79,13 @@ impl<'a> Out<'a> {
     }
 }
 
+/// Weight rows of a task.
+pub(crate) const BLOCK_ROW_COUNT: usize = 16;
+
 /// Runs all products in one parallel region.
 ///
 /// Each matrix row of a list must go to elements of its own (callers build lists over disjoint outputs or columns).
 pub(crate) fn run(pool: &Pool, kernels: Kernels, mode: Mode, products: &[Product<'_>]) {
-    const BLOCK_ROW_COUNT: usize = 16;
     let mut first_blocks = Vec::with_capacity(products.len() + 1);
     let mut block_count = 0;
     let mut work_count = 0;
@@ -101,6 +105,14 @@ pub(crate) fn run(pool: &Pool, kernels: Kernels, mode: Mode, products: &[Product
 
 /// Rows `first .. first + count` of a product.
 fn multiply(kernels: Kernels, mode: Mode, product: &Product<'_>, first: usize, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if mode == Mode::Fast
+        && let Some(avx2) = Avx2::of(kernels)
+        && avx2.multiply(product, first, count)
+    {
+        return;
+    }
+    #[cfg(not(target_arch = "x86_64"))]
     let _ = (kernels, mode);
     multiply_portable(product, first, count);
 }

@@ -52,8 +52,11 @@ impl Context<'_> {
 }
 
 /// Operators that have SIMD kernels.
-pub(crate) fn has_fast_kernel(_kind: OperationKind) -> bool {
-    false
+pub(crate) fn has_fast_kernel(kind: OperationKind) -> bool {
+    matches!(
+        kind,
+        OperationKind::Linear | OperationKind::GroupedLinear | OperationKind::Experts
+    )
 }
 
 /// Runs one operator that has passed its own checks.
