@@ -7,8 +7,8 @@ use std::thread;
 use crate::client::Client;
 use crate::event::{Event, Progress};
 use crate::layout::Layout;
-use crate::transfer::{Blob, Transfers, partial_length};
-use crate::{Error, FilePath, Listing, Repository, Result, Revision, disk, listing, lookup};
+use crate::transfer::{Blob, Transfers};
+use crate::{Content, Error, FilePath, Listing, Repository, Result, Revision, disk, listing, lookup};
 
 const TOTAL_BYTES_MAX: u64 = 1 << 46;
 
@@ -44,10 +44,10 @@ pub(crate) fn run(client: &Client<'_>, layout: &Layout, request: &Request<'_>) -
         });
     }
     ask_for_missing_content(client, &mut listing, request)?;
-    let blobs = plan(&listing, filter)?;
+    let blobs = plan(layout, &listing, filter)?;
 
     let bytes_total: u64 = blobs.iter().map(|blob| blob.content.size_bytes).sum();
-    let bytes_present = blobs.iter().map(|blob| bytes_on_disk(layout, blob)).sum();
+    let bytes_present = blobs.iter().map(|blob| blob.bytes_planned_present).sum();
     let file_count = blobs.iter().map(|blob| blob.files.len()).sum();
     progress(Event::Planned {
         file_count,
@@ -95,7 +95,7 @@ fn ask_for_missing_content(client: &Client<'_>, listing: &mut Listing, request: 
 
 /// The distinct contents of the wanted files: small ones first, then the largest first, so that the few
 /// documents that say what the rest is arrive early and no connection is left with a large file at the end.
-fn plan(listing: &Listing, filter: &dyn Fn(&FilePath) -> bool) -> Result<Vec<Blob>> {
+fn plan(layout: &Layout, listing: &Listing, filter: &dyn Fn(&FilePath) -> bool) -> Result<Vec<Blob>> {
     const SMALL_BYTES_MAX: u64 = 64 << 20;
     let mut blobs: Vec<Blob> = Vec::new();
     let mut indexes = HashMap::new();
@@ -107,6 +107,7 @@ fn plan(listing: &Listing, filter: &dyn Fn(&FilePath) -> bool) -> Result<Vec<Blo
             blobs.push(Blob {
                 content: content.clone(),
                 files: Vec::new(),
+                bytes_planned_present: bytes_on_disk(layout, content),
             });
             blobs.len() - 1
         });
@@ -127,11 +128,13 @@ fn plan(listing: &Listing, filter: &dyn Fn(&FilePath) -> bool) -> Result<Vec<Blo
     Ok(blobs)
 }
 
-fn bytes_on_disk(layout: &Layout, blob: &Blob) -> u64 {
-    match layout.has_blob(&blob.content) {
-        true => blob.content.size_bytes,
-        false => partial_length(layout, &blob.content),
+/// Bytes of a content that earlier downloads left, in a blob or a part of one.
+fn bytes_on_disk(layout: &Layout, content: &Content) -> u64 {
+    if layout.has_blob(content) {
+        return content.size_bytes;
     }
+    let metadata = layout.partial_blob(&content.hash).metadata();
+    metadata.map_or(0, |metadata| metadata.len()).min(content.size_bytes)
 }
 
 /// Fetches the blobs over as many connections as the settings allow; the first error ends all.

@@ -129,7 +129,7 @@ impl Layout {
         create_parent(&link)?;
         let temporary = beside(&link);
         symlink(&target, &temporary).map_err(Error::io("create the symbolic link", &temporary))?;
-        rename(&temporary, &link)
+        place(&temporary, &link)
     }
 
     /// Writes our listing of a commit.
@@ -145,14 +145,14 @@ pub(crate) fn has_size(path: &Path, size_bytes: u64) -> bool {
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|source| {
+    fs::rename(from, to).map_err(Error::io("put in place", to))
+}
+
+/// Puts a temporary file in place, or deletes it.
+fn place(temporary: &Path, path: &Path) -> Result<()> {
+    rename(temporary, path).inspect_err(|_| {
         // The first error is the one to tell; the temporary file is only litter.
-        let _ = fs::remove_file(from);
-        Error::Io {
-            action: "put in place",
-            path: to.to_path_buf(),
-            source,
-        }
+        let _ = remove(temporary);
     })
 }
 
@@ -173,7 +173,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()
     });
     written.map_err(Error::io("write", &temporary))?;
-    rename(&temporary, path)
+    place(&temporary, path)
 }
 
 fn create_parent(path: &Path) -> Result<()> {

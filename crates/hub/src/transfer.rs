@@ -22,6 +22,8 @@ pub(crate) struct Blob {
     pub(crate) content: Content,
     /// At least one.
     pub(crate) files: Vec<FilePath>,
+    /// How many of its bytes the plan found on disk.
+    pub(crate) bytes_planned_present: u64,
 }
 
 impl Blob {
@@ -47,9 +49,11 @@ impl Transfers<'_> {
     /// # Errors
     /// All of a transfer's: what the hub refuses, what the network does, what the disk does, a wrong hash.
     pub(crate) fn run(&self, blob: &Blob) -> Result<()> {
+        let counted = Counted::new(self, blob);
         if !self.layout.has_blob(&blob.content) {
-            self.fetch(blob)?;
+            self.fetch(blob, &counted)?;
         }
+        counted.set(blob.content.size_bytes);
         for file in &blob.files {
             self.layout.link(&self.listing.commit, file, &blob.content)?;
             (self.progress)(Event::Finished { file });
@@ -57,15 +61,12 @@ impl Transfers<'_> {
         Ok(())
     }
 
-    fn fetch(&self, blob: &Blob) -> Result<()> {
+    fn fetch(&self, blob: &Blob, counted: &Counted<'_>) -> Result<()> {
         let (content, file) = (&blob.content, blob.first_file());
         let stop = self.client.stop();
         let report_waiting = || (self.progress)(Event::Waiting { file });
-        // Before waiting: what another process fetches meanwhile is counted at the end.
-        let counted = Counted::new(self, file, partial_length(self.layout, content));
         let lock = BlobLock::acquire(&self.layout.lock(&content.hash), stop, report_waiting)?;
         if self.layout.has_blob(content) {
-            counted.set(content.size_bytes);
             return Ok(());
         }
         (self.progress)(Event::Started {
@@ -79,7 +80,7 @@ impl Transfers<'_> {
             };
             let mut partial = Partial::open(path, content, !lock.is_exclusive(), stop)?;
             counted.set(partial.length_bytes());
-            self.complete(blob, &mut partial, &counted)?;
+            self.complete(blob, &mut partial, counted)?;
             match partial.settle(&self.layout.blob(&content.hash))? {
                 Settled::InPlace => return Ok(()),
                 Settled::Corrupt { found } if is_last_try => {
@@ -99,12 +100,14 @@ impl Transfers<'_> {
     /// Requests the missing bytes until none is missing.
     fn complete(&self, blob: &Blob, partial: &mut Partial<'_>, counted: &Counted<'_>) -> Result<()> {
         let mut backoff = Backoff::new(&self.client.settings().retry);
+        // Only bytes beyond all earlier ones are progress, so that a file that starts again and again ends.
+        let mut reached_bytes = partial.length_bytes();
         while !partial.is_whole() {
-            let length_before = partial.length_bytes();
             let Err(failure) = self.receive(blob, partial, counted) else {
                 continue;
             };
-            if partial.length_bytes().saturating_sub(length_before) >= PROGRESS_BYTES {
+            if partial.length_bytes().saturating_sub(reached_bytes) >= PROGRESS_BYTES {
+                reached_bytes = partial.length_bytes();
                 backoff.reset();
             }
             let (wait, error) = backoff.after(failure)?;
@@ -233,12 +236,6 @@ impl Transfers<'_> {
     }
 }
 
-/// Bytes of a content that an earlier download left.
-pub(crate) fn partial_length(layout: &Layout, content: &Content) -> u64 {
-    let metadata = layout.partial_blob(&content.hash).metadata();
-    metadata.map_or(0, |metadata| metadata.len()).min(content.size_bytes)
-}
-
 /// The share of one file in the count of all bytes present.
 struct Counted<'a> {
     transfers: &'a Transfers<'a>,
@@ -247,17 +244,19 @@ struct Counted<'a> {
 }
 
 impl<'a> Counted<'a> {
-    /// `bytes` of the file are counted already.
-    fn new(transfers: &'a Transfers<'a>, file: &'a FilePath, bytes: u64) -> Self {
+    fn new(transfers: &'a Transfers<'a>, blob: &'a Blob) -> Self {
         Counted {
             transfers,
-            file,
-            bytes: AtomicU64::new(bytes),
+            file: blob.first_file(),
+            bytes: AtomicU64::new(blob.bytes_planned_present),
         }
     }
 
     fn set(&self, bytes: u64) {
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        if before == bytes {
+            return;
+        }
         // Wraps when bytes are thrown away; the sum of all shares stays right.
         let change = bytes.wrapping_sub(before);
         let total = self.transfers.bytes_present.fetch_add(change, Ordering::Relaxed);
