@@ -1,0 +1,74 @@
+//! How a model computes: options of all commands that run one.
+
+use cachalot_chip::Mode;
+use cachalot_chip_cpu::CpuOptions;
+use cachalot_engine::EngineOptions;
+use cachalot_model::{KvFormat, ModelOptions};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+
+use crate::numbers::parse_token_count;
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Computing")]
+pub struct ComputeOptions {
+    /// Numeric mode: the f32 yardstick, the rounding of DeepSeek's own code, or the fastest kernels
+    #[arg(long, value_name = "MODE", default_value = "fast",
+          value_parser = PossibleValuesParser::new(["reference", "official", "fast"]).try_map(|text| text.parse::<Mode>()))]
+    pub mode: Mode,
+
+    /// How fast mode keeps keys and values
+    #[arg(long, value_name = "FORMAT", default_value = "packed")]
+    pub kv: Kv,
+
+    /// Tokens of memory, such as 8k or 1M [default: all that the model was made for]
+    #[arg(long, value_name = "TOKENS", value_parser = parse_token_count)]
+    pub context: Option<usize>,
+
+    /// Threads that compute [default: one for each core]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Tokens of a prompt that are computed at once
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub chunk: u16,
+}
+
+/// How fast mode keeps keys and values.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Kv {
+    /// FP8 and FP4, rounded as DeepSeek's own code rounds them
+    Packed,
+    /// bf16, twice the size
+    Bf16,
+}
+
+impl ComputeOptions {
+    pub fn cpu(&self) -> CpuOptions {
+        let defaults = CpuOptions::default();
+        CpuOptions {
+            threads: self.threads.map_or(defaults.threads, usize::from),
+            ..defaults
+        }
+    }
+
+    pub fn model(&self) -> ModelOptions {
+        ModelOptions {
+            mode: self.mode,
+            kv_format: match self.kv {
+                Kv::Packed => KvFormat::Packed,
+                Kv::Bf16 => KvFormat::Bf16,
+            },
+        }
+    }
+
+    pub fn engine(&self) -> EngineOptions {
+        EngineOptions {
+            context: self.context,
+            session_count_max: 1,
+            prefill_row_count: usize::from(self.chunk),
+        }
+    }
+}

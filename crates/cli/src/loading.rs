@@ -1,0 +1,49 @@
+//! From a model's files to an engine.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cachalot_checkpoint::Checkpoint;
+use cachalot_chip_cpu::CpuChip;
+use cachalot_engine::Engine;
+use cachalot_model::Model;
+
+use crate::{compute::ComputeOptions, error::Error, location::Location, progress::LateBar};
+
+/// A model that is ready to compute.
+pub struct Loaded {
+    /// What reports call it.
+    pub name: String,
+    /// How errors name the place of its files.
+    pub place: String,
+    pub checkpoint: Checkpoint,
+    pub engine: Engine,
+    /// From the name to the engine.
+    pub load_time: Duration,
+}
+
+/// Opens, checks and loads a model; a bar shows up if that takes long.
+pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Error> {
+    let started = Instant::now();
+    let checkpoint = location.open()?;
+    let limit = checkpoint.config().max_position_embeddings;
+    if let Some(wanted) = options.context.filter(|wanted| *wanted > limit) {
+        return Err(Error::Context { wanted, limit });
+    }
+    let chip = Arc::new(CpuChip::new(options.cpu()));
+    let bar = LateBar::counting("loading", "layers");
+    let model = Model::load(&checkpoint, chip, options.model(), &mut |done, total| {
+        bar.set(done as u64, total as u64);
+    })?;
+    drop(bar);
+    let engine = Engine::new(model, options.engine())?;
+    Ok(Loaded {
+        name: location.name().to_owned(),
+        place: location.display(),
+        checkpoint,
+        engine,
+        load_time: started.elapsed(),
+    })
+}
