@@ -8,7 +8,7 @@ use cachalot_chip::Mode;
 
 #[cfg(target_arch = "x86_64")]
 use crate::avx2::Avx2;
-use crate::{kernels::Kernels, memory::CpuMatrix, pool::Pool, vector::dot};
+use crate::{kernels::Kernels, memory::CpuMatrix, pool::Pool, vector::dots};
 
 /// `out[t][out_first + r] = matrix[first_row + r] . x[t]` for `r` below `row_count` and every `t`.
 #[derive(Clone, Copy)]
@@ -117,14 +117,43 @@ fn multiply(kernels: Kernels, mode: Mode, product: &Product<'_>, first: usize, c
     multiply_portable(product, first, count);
 }
 
+/// Plain Rust, compiled a second time for wider registers: the compiler never fuses or reorders floating-point
+/// operations, so both give the same bits.
 fn multiply_portable(product: &Product<'_>, first: usize, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { multiply_portable_avx2(product, first, count) };
+    }
+    multiply_rows(product, first, count);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn multiply_portable_avx2(product: &Product<'_>, first: usize, count: usize) {
+    multiply_rows(product, first, count);
+}
+
+#[inline(always)]
+fn multiply_rows(product: &Product<'_>, first: usize, count: usize) {
+    /// Activation rows that share a pass over a weight row.
+    const TILE: usize = 4;
     let columns = product.matrix.columns;
+    let x_row = |t: usize| &product.x[t * product.x_stride..][..columns];
     let mut weights = vec![0.0; columns];
     for row in first..first + count {
         product.matrix.decode_row(product.first_row + row, &mut weights);
-        for t in 0..product.x_count {
-            let x = &product.x[t * product.x_stride..][..columns];
-            product.out.set(t, row, dot(x, &weights));
+        let mut t = 0;
+        while t + TILE <= product.x_count {
+            let results = dots::<TILE>(std::array::from_fn(|i| x_row(t + i)), &weights);
+            for (i, result) in results.into_iter().enumerate() {
+                product.out.set(t + i, row, result);
+            }
+            t += TILE;
+        }
+        for t in t..product.x_count {
+            let [result] = dots::<1>([x_row(t)], &weights);
+            product.out.set(t, row, result);
         }
     }
 }

@@ -8,19 +8,36 @@ const LANES: usize = 16;
 /// If the lengths differ.
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");
-    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let [result] = dots::<1>([a], b);
+    result
+}
+
+/// [`dot`] of several slices with one other: the same bits, fewer loads.
+///
+/// # Panics
+/// If the lengths differ.
+#[inline(always)]
+pub(crate) fn dots<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
+    let a_blocks = a.map(|a| {
+        assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");
+        a.as_chunks::<LANES>().0
+    });
+    let mut lanes = [[0.0f32; LANES]; N];
+    for (block, b) in b_blocks.iter().enumerate() {
+        for (lanes, a) in lanes.iter_mut().zip(&a_blocks) {
+            for lane in 0..LANES {
+                lanes[lane] += a[block][lane] * b[lane];
+            }
         }
     }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        lanes[lane] += a * b;
+    for (lanes, a) in lanes.iter_mut().zip(&a) {
+        let a_rest = a.as_chunks::<LANES>().1;
+        for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+            lanes[lane] += a * b;
+        }
     }
-    add_lanes(lanes)
+    lanes.map(add_lanes)
 }
 
 /// `sum_i a_i^2` in the order of [`dot`].

@@ -3,6 +3,13 @@
 //! In both paths an element is summed in eight lanes along the columns, one multiply-add a step, and the lanes are added
 //! in the same order at the end. So a row's result is the same bits whatever else is in the batch.
 
+// Loops with indices: adaptors of the standard library take closures, and a closure with target features is not always
+// inlined into them, which costs a factor of ten.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "closures of adaptors are not reliably inlined with target features"
+)]
+
 use std::{arch::x86_64::*, mem::MaybeUninit};
 
 use super::{
@@ -95,7 +102,10 @@ unsafe fn multiply_row<S: Stored, const R: usize>(stored: S, product: &Product<'
         let mut column = 0;
         while column < whole_columns {
             let block = column / stored.scale_columns();
-            let scales: [S::Scale; R] = std::array::from_fn(|i| stored.scale(first_row + i, block));
+            let mut scales = [stored.scale(first_row, block); R];
+            for i in 1..R {
+                scales[i] = stored.scale(first_row + i, block);
+            }
             let end = whole_columns.min(column.saturating_add(stored.scale_columns()));
             while column < end {
                 let x = _mm256_loadu_ps(x.add(column));
@@ -232,24 +242,31 @@ unsafe fn add_tile<const X: usize>(
     sums: &mut [[__m256; BLOCK_ROW_COUNT]],
     row: usize,
 ) {
-    let mut tile: [[__m256; TILE_ROW_COUNT]; X] = std::array::from_fn(|i| std::array::from_fn(|j| sums[i][row + j]));
+    let mut tile = [[_mm256_setzero_ps(); TILE_ROW_COUNT]; X];
+    for i in 0..X {
+        tile[i].copy_from_slice(&sums[i][row..row + TILE_ROW_COUNT]);
+    }
+    let mut lanes = [_mm256_setzero_ps(); X];
+    let whole_columns = column_count / LANES * LANES;
+    let mut column = 0;
     // SAFETY: as the caller promises.
     unsafe {
-        let whole_columns = column_count / LANES * LANES;
-        let mut column = 0;
         while column < whole_columns {
-            let x: [__m256; X] = std::array::from_fn(|i| _mm256_loadu_ps(x.add(i * x_stride + column)));
-            multiply_add(weights.add(column), x, &mut tile);
+            for i in 0..X {
+                lanes[i] = _mm256_loadu_ps(x.add(i * x_stride + column));
+            }
+            multiply_add(weights.add(column), lanes, &mut tile);
             column += LANES;
         }
         if column < column_count {
-            let rest = column_count - column;
-            let x: [__m256; X] = std::array::from_fn(|i| load_partial(x.add(i * x_stride + column), rest));
-            multiply_add(weights.add(column), x, &mut tile);
+            for i in 0..X {
+                lanes[i] = load_partial(x.add(i * x_stride + column), column_count - column);
+            }
+            multiply_add(weights.add(column), lanes, &mut tile);
         }
     }
-    for (i, tile) in tile.into_iter().enumerate() {
-        sums[i][row..row + TILE_ROW_COUNT].copy_from_slice(&tile);
+    for i in 0..X {
+        sums[i][row..row + TILE_ROW_COUNT].copy_from_slice(&tile[i]);
     }
 }
 
@@ -261,8 +278,8 @@ unsafe fn multiply_add<const X: usize>(weights: *const f32, x: [__m256; X], sums
     for j in 0..TILE_ROW_COUNT {
         // SAFETY: as the caller promises.
         let weights = unsafe { _mm256_loadu_ps(weights.add(j * TILE_COLUMN_COUNT)) };
-        for (sums, x) in sums.iter_mut().zip(x) {
-            sums[j] = _mm256_fmadd_ps(weights, x, sums[j]);
+        for i in 0..X {
+            sums[i][j] = _mm256_fmadd_ps(weights, x[i], sums[i][j]);
         }
     }
 }
