@@ -265,9 +265,46 @@ impl<'a, T> Chunks<'a, T> {
         reason = "disjoint pieces of one exclusive borrow; the caller keeps them apart"
     )]
     pub unsafe fn get(&self, index: usize) -> &mut [T] {
-        let start = index * self.width;
-        assert!(start < self.length, "piece {index} of {}", self.count());
-        let length = self.width.min(self.length - start);
+        // SAFETY: the caller's duty.
+        unsafe { self.range(index, 1) }
+    }
+
+    /// Values `first .. first + count` of piece `index`.
+    ///
+    /// # Safety
+    /// No two callers may hold the same values at the same time.
+    ///
+    /// # Panics
+    /// If the values are out of range.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "disjoint parts of one exclusive borrow; the caller keeps them apart"
+    )]
+    pub unsafe fn part(&self, index: usize, first: usize, count: usize) -> &mut [T] {
+        let start = index * self.width + first;
+        assert!(
+            first + count <= self.width && start + count <= self.length,
+            "part of piece {index}"
+        );
+        // SAFETY: within the slice that `new` borrowed exclusively; the caller keeps parts apart.
+        unsafe { std::slice::from_raw_parts_mut(self.values.add(start), count) }
+    }
+
+    /// Pieces `first .. first + count` in one slice.
+    ///
+    /// # Safety
+    /// No two callers may hold the same piece at the same time.
+    ///
+    /// # Panics
+    /// If `first` is out of range.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "disjoint pieces of one exclusive borrow; the caller keeps them apart"
+    )]
+    pub unsafe fn range(&self, first: usize, count: usize) -> &mut [T] {
+        let start = first * self.width;
+        assert!(start < self.length, "piece {first} of {}", self.count());
+        let length = (count * self.width).min(self.length - start);
         // SAFETY: within the slice that `new` borrowed exclusively; the caller keeps pieces apart.
         unsafe { std::slice::from_raw_parts_mut(self.values.add(start), length) }
     }

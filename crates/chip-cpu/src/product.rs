@@ -4,11 +4,7 @@
 //! parallel region, cut into blocks of weight rows. An element of the result is one dot product whose order depends on
 //! the number of columns only, so results do not change with the batch, the blocks or the threads.
 
-use cachalot_chip::Mode;
-
-#[cfg(target_arch = "x86_64")]
-use crate::avx2::Avx2;
-use crate::{kernels::Kernels, memory::CpuMatrix, pool::Pool, vector::dots};
+use crate::{kernels::Chosen, memory::CpuMatrix, pool::Pool, vector::dot_rows};
 
 /// `out[t][out_first + r] = matrix[first_row + r] . x[t]` for `r` below `row_count` and every `t`.
 #[derive(Clone, Copy)]
@@ -85,7 +81,7 @@ pub(crate) const BLOCK_ROW_COUNT: usize = 16;
 /// Runs all products in one parallel region.
 ///
 /// Each matrix row of a list must go to elements of its own (callers build lists over disjoint outputs or columns).
-pub(crate) fn run(pool: &Pool, kernels: Kernels, mode: Mode, products: &[Product<'_>]) {
+pub(crate) fn run(pool: &Pool, kernels: Chosen, products: &[Product<'_>]) {
     let mut first_blocks = Vec::with_capacity(products.len() + 1);
     let mut block_count = 0;
     let mut work_count = 0;
@@ -99,22 +95,17 @@ pub(crate) fn run(pool: &Pool, kernels: Kernels, mode: Mode, products: &[Product
         let product = &products[index];
         let first = (block - first_blocks[index]) * BLOCK_ROW_COUNT;
         let count = BLOCK_ROW_COUNT.min(product.row_count - first);
-        multiply(kernels, mode, product, first, count);
+        multiply(kernels, product, first, count);
     });
 }
 
 /// Rows `first .. first + count` of a product.
-fn multiply(kernels: Kernels, mode: Mode, product: &Product<'_>, first: usize, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if mode == Mode::Fast
-        && let Some(avx2) = Avx2::of(kernels)
-        && avx2.multiply(product, first, count)
-    {
-        return;
+fn multiply(kernels: Chosen, product: &Product<'_>, first: usize, count: usize) {
+    match kernels {
+        #[cfg(target_arch = "x86_64")]
+        Chosen::Avx2(avx2) if avx2.multiply(product, first, count) => {}
+        _ => multiply_portable(product, first, count),
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (kernels, mode);
-    multiply_portable(product, first, count);
 }
 
 /// Plain Rust, compiled a second time for wider registers: the compiler never fuses or reorders floating-point
@@ -145,14 +136,14 @@ fn multiply_rows(product: &Product<'_>, first: usize, count: usize) {
         product.matrix.decode_row(product.first_row + row, &mut weights);
         let mut t = 0;
         while t + TILE <= product.x_count {
-            let results = dots::<TILE>(std::array::from_fn(|i| x_row(t + i)), &weights);
+            let results = dot_rows::<TILE>(std::array::from_fn(|i| x_row(t + i)), &weights);
             for (i, result) in results.into_iter().enumerate() {
                 product.out.set(t + i, row, result);
             }
             t += TILE;
         }
         for t in t..product.x_count {
-            let [result] = dots::<1>([x_row(t)], &weights);
+            let [result] = dot_rows::<1>([x_row(t)], &weights);
             product.out.set(t, row, result);
         }
     }

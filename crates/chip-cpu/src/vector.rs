@@ -1,6 +1,58 @@
 //! Sums and products of `f32` slices in a fixed order, so that a row's result depends on nothing but the row.
 
+use crate::kernels::Chosen;
+
 const LANES: usize = 16;
+
+/// Vectors that start `stride` values apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Vectors<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub count: usize,
+}
+
+impl<'a> Vectors<'a> {
+    /// Vectors of `width` values, one after the other.
+    pub fn new(values: &'a [f32], width: usize) -> Self {
+        Vectors {
+            values,
+            stride: width,
+            count: values.len() / width.max(1),
+        }
+    }
+
+    /// Whether all vectors have `width` values.
+    pub fn holds(&self, width: usize) -> bool {
+        self.count == 0 || (self.count - 1) * self.stride + width <= self.values.len()
+    }
+}
+
+/// `out[i * out_stride + j] = a_i . b_j`. The order of a sum depends on the width only.
+///
+/// # Panics
+/// If a vector or an output is out of range.
+pub(crate) fn cross_dots(
+    kernels: Chosen,
+    a: Vectors<'_>,
+    b: Vectors<'_>,
+    width: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    match kernels {
+        #[cfg(target_arch = "x86_64")]
+        Chosen::Avx2(avx2) => avx2.dots(a, b, width, out, out_stride),
+        Chosen::Portable => {
+            for i in 0..a.count {
+                for j in 0..b.count {
+                    let (a, b) = (&a.values[i * a.stride..][..width], &b.values[j * b.stride..][..width]);
+                    out[i * out_stride + j] = dot(a, b);
+                }
+            }
+        }
+    }
+}
 
 /// `sum_i a_i * b_i`, in 16 lanes that are added pairwise at the end.
 ///
@@ -8,7 +60,7 @@ const LANES: usize = 16;
 /// If the lengths differ.
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let [result] = dots::<1>([a], b);
+    let [result] = dot_rows::<1>([a], b);
     result
 }
 
@@ -17,7 +69,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// # Panics
 /// If the lengths differ.
 #[inline(always)]
-pub(crate) fn dots<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
+pub(crate) fn dot_rows<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
     let a_blocks = a.map(|a| {
         assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");

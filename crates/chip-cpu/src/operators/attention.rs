@@ -1,5 +1,7 @@
 //! Sparse attention with sink (V4 architecture, section 3.3).
 
+use std::cell::RefCell;
+
 use cachalot_chip::{AttendEntries, Attention, Error, Mode};
 use cachalot_numerics::bf16;
 
@@ -9,6 +11,7 @@ use super::{
     rows::RowMap,
 };
 use crate::{
+    kernels::Chosen,
     pool::Chunks,
     vector::{add_scaled, dot},
 };
@@ -32,16 +35,60 @@ pub(super) fn attention(context: &Context<'_>, operation: &Attention<'_>) -> Res
     let work_count = 2 * block_heads * width * keys.count_max();
     context.pool.run(row_count * block_count, work_count, &|task| {
         let (row, first_head) = (task / block_count, task % block_count * block_heads);
-        let unpacked = keys.unpack(row);
-        for head in first_head..head_count.min(first_head + block_heads) {
-            let query = &query[(row * head_count + head) * width..][..width];
-            // SAFETY: every (row, head) belongs to one task.
-            let out = unsafe { out_heads.get(row * head_count + head) };
-            attend(context.mode, query, &unpacked, sink[head], operation.scale, out);
-            context.round(out);
-        }
+        let count = block_heads.min(head_count - first_head);
+        let first = row * head_count + first_head;
+        let heads = Heads {
+            queries: &query[first * width..][..count * width],
+            sinks: &sink[first_head..][..count],
+            width,
+            scale: operation.scale,
+        };
+        // SAFETY: every (row, head) belongs to one task.
+        let out = unsafe { out_heads.range(first, count) };
+        SCRATCH.with_borrow_mut(|scratch| {
+            keys.unpack(context.chosen(), row, &mut scratch.keys);
+            attend_heads(context, &heads, scratch, out);
+        });
+        context.round(out);
     });
     Ok(())
+}
+
+/// Some heads of one row.
+pub(crate) struct Heads<'a> {
+    /// Queries, one after the other.
+    pub queries: &'a [f32],
+    /// The sink logit of each head.
+    pub sinks: &'a [f32],
+    /// Channels of a head.
+    pub width: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+/// Memory that a thread keeps between rows: the keys of a row can be megabytes, too much to allocate for each.
+#[derive(Default)]
+struct Scratch {
+    keys: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// All heads over the unpacked keys of the scratch memory.
+fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+    match context.chosen() {
+        #[cfg(target_arch = "x86_64")]
+        Chosen::Avx2(avx2) => avx2.attend(heads, &scratch.keys, &mut scratch.scores, out),
+        Chosen::Portable => {
+            let rows = heads.queries.chunks_exact(heads.width).zip(heads.sinks);
+            for ((query, sink), out) in rows.zip(out.chunks_exact_mut(heads.width)) {
+                attend(context.mode, query, &scratch.keys, *sink, heads.scale, out);
+            }
+        }
+    }
 }
 
 /// One head of one row over unpacked keys.
@@ -132,7 +179,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The keys of a row: window rows by position, then entries by index.
-    fn unpack(&self, row: usize) -> Vec<f32> {
+    fn unpack(&self, kernels: Chosen, row: usize, keys: &mut Vec<f32>) {
         let (position, sequence) = (self.map.positions[row] as usize, self.map.sequences[row] as usize);
         let first = (position + 1).saturating_sub(self.window);
         let chosen = self
@@ -141,18 +188,17 @@ impl<'a> Keys<'a> {
             .map(|entries| (entries, entries.chosen(row, position)));
         let entry_count = chosen.as_ref().map_or(0, |(_, chosen)| chosen.len());
         let width = self.packing.width;
-        let mut keys = vec![0.0; (position + 1 - first + entry_count) * width];
+        keys.resize((position + 1 - first + entry_count) * width, 0.0);
         let (window_keys, entry_keys) = keys.split_at_mut((position + 1 - first) * width);
         for (position, key) in (first..=position).zip(window_keys.chunks_exact_mut(width)) {
-            self.packing.unpack(self.window_row(sequence, position), key);
+            self.packing.unpack(kernels, self.window_row(sequence, position), key);
         }
         if let Some((entries, chosen)) = chosen {
             let reader = &entries.readers[sequence];
             for (index, key) in chosen.iter().zip(entry_keys.chunks_exact_mut(width)) {
-                reader.packing.unpack(reader.row(index), key);
+                reader.packing.unpack(kernels, reader.row(index), key);
             }
         }
-        keys
     }
 
     fn window_row(&self, sequence: usize, position: usize) -> &'a [u8] {
@@ -168,23 +214,23 @@ impl<'a> Keys<'a> {
 }
 
 /// Entries of one row.
-enum Chosen<'a> {
+enum ChosenEntries<'a> {
     All(usize),
     Selected(&'a [i32]),
 }
 
-impl Chosen<'_> {
+impl ChosenEntries<'_> {
     fn len(&self) -> usize {
         match self {
-            Chosen::All(count) => *count,
-            Chosen::Selected(indices) => indices.len(),
+            ChosenEntries::All(count) => *count,
+            ChosenEntries::Selected(indices) => indices.len(),
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len()).map(|place| match self {
-            Chosen::All(_) => place,
-            Chosen::Selected(indices) => indices[place] as usize,
+            ChosenEntries::All(_) => place,
+            ChosenEntries::Selected(indices) => indices[place] as usize,
         })
     }
 }
@@ -221,7 +267,7 @@ impl<'a> EntryKeys<'a> {
         for row in 0..map.row_count() {
             let position = map.positions[row] as usize;
             let visible = (position + 1) / self.ratio;
-            if let Chosen::Selected(indices) = self.chosen(row, position) {
+            if let ChosenEntries::Selected(indices) = self.chosen(row, position) {
                 for index in indices {
                     context.index("selected", i64::from(*index), visible)?;
                 }
@@ -230,13 +276,13 @@ impl<'a> EntryKeys<'a> {
         Ok(())
     }
 
-    fn chosen(&self, row: usize, position: usize) -> Chosen<'a> {
+    fn chosen(&self, row: usize, position: usize) -> ChosenEntries<'a> {
         match self.selected {
-            None => Chosen::All((position + 1) / self.ratio),
+            None => ChosenEntries::All((position + 1) / self.ratio),
             Some((indices, count)) => {
                 let indices = &indices[row * count..][..count];
                 let valid = indices.iter().position(|index| *index == -1).unwrap_or(count);
-                Chosen::Selected(&indices[..valid])
+                ChosenEntries::Selected(&indices[..valid])
             }
         }
     }

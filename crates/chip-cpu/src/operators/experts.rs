@@ -10,14 +10,22 @@ use crate::{
     vector::silu,
 };
 
+/// Elements of a task where every element stands for itself.
+pub(super) const ELEMENT_BLOCK: usize = 2048;
+
 pub(super) fn swiglu(context: &Context<'_>, operation: &SwiGlu<'_>) -> Result<(), Error> {
     let gate = context.access.f32("gate", operation.gate)?;
     let up = context.access.f32("up", operation.up)?;
     let out = context.access.f32_mut("out", operation.out)?;
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = clamped_swiglu(*gate, *up, operation.limit);
-    }
-    context.round(out);
+    context
+        .pool
+        .for_each_chunk(out, ELEMENT_BLOCK, 16 * ELEMENT_BLOCK, |block, out| {
+            let first = block * ELEMENT_BLOCK;
+            for ((out, gate), up) in out.iter_mut().zip(&gate[first..]).zip(&up[first..]) {
+                *out = clamped_swiglu(*gate, *up, operation.limit);
+            }
+            context.round(out);
+        });
     Ok(())
 }
 
@@ -131,16 +139,20 @@ fn gate_and_up(
             });
         }
     }
-    product::run(context.pool, context.kernels, context.mode, &products);
+    product::run(context.pool, context.chosen(), &products);
     let official = context.mode == Mode::Official;
-    for (gate, up) in gate.iter_mut().zip(&up) {
-        let (rounded_gate, rounded_up) = if official {
-            (bf16::round(*gate), bf16::round(*up))
-        } else {
-            (*gate, *up)
-        };
-        *gate = clamped_swiglu(rounded_gate, rounded_up, operation.limit);
-    }
+    context
+        .pool
+        .for_each_chunk(&mut gate, ELEMENT_BLOCK, 16 * ELEMENT_BLOCK, |block, gate| {
+            for (gate, up) in gate.iter_mut().zip(&up[block * ELEMENT_BLOCK..]) {
+                let (rounded_gate, rounded_up) = if official {
+                    (bf16::round(*gate), bf16::round(*up))
+                } else {
+                    (*gate, *up)
+                };
+                *gate = clamped_swiglu(rounded_gate, rounded_up, operation.limit);
+            }
+        });
     Ok(gate)
 }
 
@@ -167,7 +179,7 @@ fn down(
             out: out.shifted(group.first * width),
         });
     }
-    product::run(context.pool, context.kernels, context.mode, &products);
+    product::run(context.pool, context.chosen(), &products);
     context.round(&mut down);
     Ok(down)
 }

@@ -5,7 +5,8 @@ use cachalot_chip::{Error, HyperHead, HyperMix, HyperPost};
 use super::Context;
 use crate::{
     pool::Chunks,
-    vector::{add_scaled, dot, sigmoid, square_sum},
+    product::Out,
+    vector::{Vectors, add_scaled, cross_dots, sigmoid, square_sum},
 };
 
 pub(super) fn mix(context: &Context<'_>, operation: &HyperMix<'_>) -> Result<(), Error> {
@@ -18,12 +19,13 @@ pub(super) fn mix(context: &Context<'_>, operation: &HyperMix<'_>) -> Result<(),
     let post = Chunks::new(context.access.f32_mut("post", operation.post)?, n);
     let comb = Chunks::new(context.access.f32_mut("comb", operation.comb)?, n * n);
     let mix_count = (2 + n) * n;
-    context.pool.for_each_chunk(input, d, mix_count * n * d, |row, input| {
+    let mixes = mixes(context, streams, function, n * d, mix_count);
+    context.pool.for_each_chunk(input, d, 4 * n * d, |row, input| {
         // SAFETY: `for_each_chunk` calls with every row once.
         let (post, comb) = unsafe { (post.get(row), comb.get(row)) };
         let streams = &streams[row * n * d..][..n * d];
         let inverse_norm = inverse_norm(streams, operation.norm_epsilon);
-        let mixed = |index: usize| dot(&function[index * n * d..][..n * d], streams) * inverse_norm;
+        let mixed = |index: usize| mixes[row * mix_count + index] * inverse_norm;
         input.fill(0.0);
         for (i, stream) in streams.chunks_exact(d).enumerate() {
             let pre = sigmoid(mixed(i) * scale[0] + base[i]) + operation.epsilon;
@@ -37,6 +39,42 @@ pub(super) fn mix(context: &Context<'_>, operation: &HyperMix<'_>) -> Result<(),
         context.round(input);
     });
     Ok(())
+}
+
+/// `function * f` of every row: `mix_count` values each.
+///
+/// A region of its own, cut along the function's rows, because decoding has few rows and the function is large.
+fn mixes(context: &Context<'_>, streams: &[f32], function: &[f32], width: usize, mix_count: usize) -> Vec<f32> {
+    const BLOCK_MIX_COUNT: usize = 4;
+    const BLOCK_ROW_COUNT: usize = 12;
+    let row_count = streams.len() / width.max(1);
+    let blocks = mix_count.div_ceil(BLOCK_MIX_COUNT);
+    let mut mixes = vec![0.0; row_count * mix_count];
+    let out = Out::new(&mut mixes, mix_count);
+    let work_count = BLOCK_MIX_COUNT * width * BLOCK_ROW_COUNT.min(row_count);
+    context
+        .pool
+        .run(blocks * row_count.div_ceil(BLOCK_ROW_COUNT), work_count, &|task| {
+            let (first_row, first_mix) = (task / blocks * BLOCK_ROW_COUNT, task % blocks * BLOCK_MIX_COUNT);
+            let rows = Vectors {
+                values: &streams[first_row * width..],
+                stride: width,
+                count: BLOCK_ROW_COUNT.min(row_count - first_row),
+            };
+            let functions = Vectors {
+                values: &function[first_mix * width..],
+                stride: width,
+                count: BLOCK_MIX_COUNT.min(mix_count - first_mix),
+            };
+            let mut products = [0.0; BLOCK_MIX_COUNT * BLOCK_ROW_COUNT];
+            cross_dots(context.chosen(), functions, rows, width, &mut products, BLOCK_ROW_COUNT);
+            for mix in 0..functions.count {
+                for row in 0..rows.count {
+                    out.set(first_row + row, first_mix + mix, products[mix * BLOCK_ROW_COUNT + row]);
+                }
+            }
+        });
+    mixes
 }
 
 /// Makes rows (sources) and columns (destinations) of the `n × n` matrix sum to one.
@@ -75,17 +113,29 @@ pub(super) fn post(context: &Context<'_>, operation: &HyperPost<'_>) -> Result<(
     let post = context.access.f32("post", operation.post)?;
     let comb = context.access.f32("comb", operation.comb)?;
     let streams = context.access.f32_mut("streams", operation.streams)?;
-    context.pool.for_each_chunk(streams, n * d, n * n * d, |row, streams| {
-        let old = streams.to_vec();
-        let (y, comb) = (&y[row * d..][..d], &comb[row * n * n..][..n * n]);
-        for (j, stream) in streams.chunks_exact_mut(d).enumerate() {
+    // A channel depends on the same channel of the streams only, so few rows are cut along the channels.
+    const BLOCK_CHANNEL_COUNT: usize = 512;
+    let blocks = d.div_ceil(BLOCK_CHANNEL_COUNT);
+    let row_count = streams.len() / (n * d).max(1);
+    let pieces = Chunks::new(streams, d);
+    let work_count = n * (n + 1) * d.min(BLOCK_CHANNEL_COUNT);
+    context.pool.run(row_count * blocks, work_count, &|task| {
+        let (row, first) = (task / blocks, task % blocks * BLOCK_CHANNEL_COUNT);
+        let count = BLOCK_CHANNEL_COUNT.min(d - first);
+        let (y, comb) = (&y[row * d + first..][..count], &comb[row * n * n..][..n * n]);
+        // SAFETY: every (row, block of channels) belongs to one task.
+        let mut parts: Vec<&mut [f32]> = (0..n)
+            .map(|i| unsafe { pieces.part(row * n + i, first, count) })
+            .collect();
+        let old: Vec<f32> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        for (j, stream) in parts.iter_mut().enumerate() {
             let factor = post[row * n + j];
             stream.iter_mut().zip(y).for_each(|(out, y)| *out = factor * y);
-            for (i, source) in old.chunks_exact(d).enumerate() {
+            for (i, source) in old.chunks_exact(count).enumerate() {
                 add_scaled(stream, comb[i * n + j], source);
             }
+            context.round(stream);
         }
-        context.round(streams);
     });
     Ok(())
 }
@@ -97,12 +147,13 @@ pub(super) fn head(context: &Context<'_>, operation: &HyperHead<'_>) -> Result<(
     let scale = context.access.f32("scale", operation.scale)?;
     let base = context.access.f32("base", operation.base)?;
     let out = context.access.f32_mut("out", operation.out)?;
-    context.pool.for_each_chunk(out, d, n * n * d, |row, out| {
+    let mixes = mixes(context, streams, function, n * d, n);
+    context.pool.for_each_chunk(out, d, n * d, |row, out| {
         let streams = &streams[row * n * d..][..n * d];
         let inverse_norm = inverse_norm(streams, operation.norm_epsilon);
         out.fill(0.0);
         for (i, stream) in streams.chunks_exact(d).enumerate() {
-            let mixed = dot(&function[i * n * d..][..n * d], streams) * inverse_norm;
+            let mixed = mixes[row * n + i] * inverse_norm;
             add_scaled(out, sigmoid(mixed * scale[0] + base[i]) + operation.epsilon, stream);
         }
         context.round(out);

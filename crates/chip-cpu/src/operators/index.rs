@@ -9,7 +9,10 @@ use super::{
     route::largest,
     rows::RowMap,
 };
-use crate::vector::dot;
+use crate::{
+    kernels::Chosen,
+    vector::{Vectors, cross_dots, dot},
+};
 
 pub(super) fn query(context: &Context<'_>, operation: &IndexQuery<'_>) -> Result<(), Error> {
     let query = context.access.f32_mut("query", operation.query)?;
@@ -60,7 +63,11 @@ pub(super) fn select_entries(context: &Context<'_>, operation: &SelectEntries<'_
             let keys = EntryReader::new(&operation.keys, pool, page_table, map.sequences[row] as usize);
             let query = &query[row * head_count * width..][..head_count * width];
             let weights = &weights[row * head_count..][..head_count];
-            let scores = scores(context.mode, query, weights, operation.scale, &keys, visible);
+            let weights: Vec<f32> = weights.iter().map(|weight| weight * operation.scale).collect();
+            let scores = match context.mode {
+                Mode::Official => official_scores(query, &weights, &keys, visible),
+                Mode::Reference | Mode::Fast => scores(context.chosen(), query, &weights, &keys, visible),
+            };
             let mut best = largest(&scores, count);
             best.sort_unstable();
             selected
@@ -90,34 +97,44 @@ fn check_pages(
     Ok(())
 }
 
-fn scores(mode: Mode, query: &[f32], weights: &[f32], scale: f32, keys: &EntryReader<'_>, visible: usize) -> Vec<f32> {
+/// Keys that are unpacked at a time.
+const BLOCK_KEY_COUNT: usize = 24;
+
+/// The scores of all visible keys. Every key is summed over the heads in their order.
+fn scores(kernels: Chosen, query: &[f32], weights: &[f32], keys: &EntryReader<'_>, visible: usize) -> Vec<f32> {
+    let width = keys.packing.width;
+    let mut block = vec![0.0; BLOCK_KEY_COUNT * width];
+    let mut products = vec![0.0; weights.len() * BLOCK_KEY_COUNT];
+    let mut scores = vec![0.0f32; visible];
+    for (index, scores) in scores.chunks_mut(BLOCK_KEY_COUNT).enumerate() {
+        let block = &mut block[..scores.len() * width];
+        for (key, out) in block.chunks_exact_mut(width).enumerate() {
+            keys.packing
+                .unpack(kernels, keys.row(index * BLOCK_KEY_COUNT + key), out);
+        }
+        let (queries, block) = (Vectors::new(query, width), Vectors::new(block, width));
+        cross_dots(kernels, queries, block, width, &mut products, BLOCK_KEY_COUNT);
+        for (products, weight) in products.chunks_exact(BLOCK_KEY_COUNT).zip(weights) {
+            for (score, product) in scores.iter_mut().zip(products) {
+                *score += product.max(0.0) * weight;
+            }
+        }
+    }
+    scores
+}
+
+/// The scores with every step rounded to bf16. `weights` are scaled and not rounded yet.
+fn official_scores(query: &[f32], weights: &[f32], keys: &EntryReader<'_>, visible: usize) -> Vec<f32> {
     let width = keys.packing.width;
     let mut key = vec![0.0; width];
-    let weights: Vec<f32> = weights
-        .iter()
-        .map(|weight| {
-            if mode == Mode::Official {
-                bf16::round(weight * scale)
-            } else {
-                weight * scale
-            }
-        })
-        .collect();
+    let weights: Vec<f32> = weights.iter().map(|weight| bf16::round(*weight)).collect();
     let score = |index: usize| {
-        keys.packing.unpack(keys.row(index), &mut key);
+        keys.packing.unpack(Chosen::Portable, keys.row(index), &mut key);
         let mut score = 0.0;
         for (head, weight) in query.chunks_exact(width).zip(&weights) {
-            let product = dot(head, &key);
-            score += match mode {
-                Mode::Official => bf16::round(bf16::round(product).max(0.0) * weight),
-                Mode::Reference | Mode::Fast => product.max(0.0) * weight,
-            };
+            score += bf16::round(bf16::round(dot(head, &key)).max(0.0) * weight);
         }
-        if mode == Mode::Official {
-            bf16::round(score)
-        } else {
-            score
-        }
+        bf16::round(score)
     };
     (0..visible).map(score).collect()
 }

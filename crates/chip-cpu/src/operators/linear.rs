@@ -32,7 +32,7 @@ pub(super) fn linear(context: &Context<'_>, operation: &Linear<'_>) -> Result<()
         x_count,
         out: Out::new(out, matrix.rows),
     };
-    product::run(context.pool, context.kernels, context.mode, &[product]);
+    product::run(context.pool, context.chosen(), &[product]);
     if operation.rounding != LinearRounding::F32 {
         context.round(out);
     }
@@ -58,7 +58,7 @@ pub(super) fn grouped_linear(context: &Context<'_>, operation: &GroupedLinear<'_
                 out: all.shifted(group * row_count),
             })
             .collect();
-        product::run(context.pool, context.kernels, context.mode, &products);
+        product::run(context.pool, context.chosen(), &products);
     }
     context.round(out);
     Ok(())

@@ -15,7 +15,14 @@ mod rows;
 use cachalot_chip::{Error, Mode, Operation, OperationKind};
 use cachalot_numerics::bf16;
 
-use crate::{access::Access, kernels::Kernels, pool::Pool};
+use crate::{
+    access::Access,
+    kernels::{Chosen, Kernels},
+    pool::Pool,
+};
+
+pub(crate) use attention::Heads;
+pub(crate) use packed::Packing;
 
 /// What an operator needs besides its arguments.
 pub(crate) struct Context<'a> {
@@ -26,6 +33,10 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    fn chosen(&self) -> Chosen {
+        Chosen::new(self.kernels, self.mode)
+    }
+
     /// Rounds a result to bf16 in official mode.
     fn round(&self, values: &mut [f32]) {
         if self.mode == Mode::Official {
@@ -55,7 +66,13 @@ impl Context<'_> {
 pub(crate) fn has_fast_kernel(kind: OperationKind) -> bool {
     matches!(
         kind,
-        OperationKind::Linear | OperationKind::GroupedLinear | OperationKind::Experts
+        OperationKind::Linear
+            | OperationKind::GroupedLinear
+            | OperationKind::Experts
+            | OperationKind::Attention
+            | OperationKind::SelectEntries
+            | OperationKind::HyperMix
+            | OperationKind::HyperHead
     )
 }
 

@@ -4,6 +4,7 @@ use cachalot_chip::{Entries, Error, PackRows, RowFormat};
 use cachalot_numerics::{bf16, e2m1, e4m3, e8m0, hadamard, quantise};
 
 use super::Context;
+use crate::kernels::Chosen;
 
 pub(super) fn pack_rows(context: &Context<'_>, operation: &PackRows<'_>) -> Result<(), Error> {
     let [row_count, width] = [operation.x.shape()[0], operation.x.shape()[1]];
@@ -23,7 +24,7 @@ pub(super) fn pack_rows(context: &Context<'_>, operation: &PackRows<'_>) -> Resu
 
 /// One row format with its dimensions.
 #[derive(Clone, Copy)]
-pub(super) struct Packing {
+pub(crate) struct Packing {
     pub format: RowFormat,
     pub width: usize,
     pub tail: usize,
@@ -68,7 +69,15 @@ impl Packing {
     }
 
     /// Unpacks a row into `out` (`width` long). Exact.
-    pub fn unpack(&self, row: &[u8], out: &mut [f32]) {
+    pub fn unpack(&self, kernels: Chosen, row: &[u8], out: &mut [f32]) {
+        match kernels {
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx2(avx2) if avx2.unpack(self, row, out) => {}
+            _ => self.unpack_portable(row, out),
+        }
+    }
+
+    fn unpack_portable(&self, row: &[u8], out: &mut [f32]) {
         match self.format {
             RowFormat::F32 => {
                 for (value, bytes) in out.iter_mut().zip(row.as_chunks::<4>().0) {

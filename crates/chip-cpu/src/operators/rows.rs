@@ -2,7 +2,7 @@
 
 use cachalot_chip::{Add, CopyTensor, Embed, Error, GatherRows, Rows, WriteTail};
 
-use super::Context;
+use super::{Context, experts::ELEMENT_BLOCK};
 use crate::memory::CpuMatrix;
 
 pub(super) fn embed(context: &Context<'_>, operation: &Embed<'_>) -> Result<(), Error> {
@@ -131,10 +131,14 @@ pub(super) fn add(context: &Context<'_>, operation: &Add<'_>) -> Result<(), Erro
     if !operation.a.overlaps(operation.out) {
         out.copy_from_slice(context.access.f32("a", operation.a)?);
     }
-    for (out, b) in out.iter_mut().zip(b) {
-        *out += b;
-    }
-    context.round(out);
+    context
+        .pool
+        .for_each_chunk(out, ELEMENT_BLOCK, ELEMENT_BLOCK, |block, out| {
+            for (out, b) in out.iter_mut().zip(&b[block * ELEMENT_BLOCK..]) {
+                *out += b;
+            }
+            context.round(out);
+        });
     Ok(())
 }
 
