@@ -59,7 +59,7 @@ pub enum Error {
         "there is no prompt; try `cachalot run \"Tell me a story about a fox\"`, pipe a text in, or start `cachalot chat`"
     )]
     PromptMissing,
-    #[error("--context {wanted} is more than the {limit} tokens that the model was made for; ask for less")]
+    #[error("--context {} is more than the {} tokens that the model was made for; ask for less", grouped(*.wanted), grouped(*.limit))]
     Context { wanted: usize, limit: usize },
     /// A line of an input file is not what it should be.
     #[error("{file}:{line}: {reason}; {remedy}")]
@@ -126,4 +126,8 @@ impl From<cachalot_chip::Error> for Error {
     fn from(error: cachalot_chip::Error) -> Self {
         Error::Model(error.into())
     }
+}
+
+fn grouped(count: usize) -> String {
+    crate::numbers::grouped(count as u64)
 }

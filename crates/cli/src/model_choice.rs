@@ -10,7 +10,7 @@ pub struct ModelChoice {
     positional: Option<String>,
 
     /// The same as the argument MODEL
-    #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "positional")]
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "positional")]
     named: Option<String>,
 
     /// Download the model without asking if it is not on this machine

@@ -4,9 +4,7 @@ use std::io::{IsTerminal, stderr, stdin, stdout};
 
 /// Starts dimmed text.
 pub const DIM: &str = "\x1b[2m";
-/// Starts bold text.
-pub const BOLD: &str = "\x1b[1m";
-/// Ends dimmed, bold or coloured text.
+/// Ends dimmed or coloured text.
 pub const RESET: &str = "\x1b[0m";
 
 const RED: &str = "\x1b[1;31m";

@@ -25,7 +25,7 @@ pub struct InspectArguments {
     positional: Option<String>,
 
     /// The same as the argument MODEL
-    #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "positional")]
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "positional")]
     named: Option<String>,
 
     /// Read all weights and look for values that no calculation can use

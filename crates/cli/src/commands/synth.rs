@@ -60,6 +60,7 @@ pub fn run(arguments: &SynthArguments) -> Result<(), Error> {
         Some(count) => with_vocabulary(&text, count)?,
     };
     let json = synth::with_layers(&text, arguments.layers, stages)?;
+    refuse_content(&arguments.out)?;
     let config = DeepseekV4Config::from_json(&json, Path::new("config.json"))?;
     announce(&config, &arguments.out);
 
@@ -112,6 +113,15 @@ fn with_vocabulary(text: &str, count: usize) -> Result<String, Error> {
     Ok(value.to_string())
 }
 
+/// Told before sizes are announced that will not be written.
+fn refuse_content(out: &Path) -> Result<(), Error> {
+    let is_filled = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+    match is_filled {
+        true => Err(cachalot_checkpoint::Error::FolderNotEmpty { path: out.to_owned() }.into()),
+        false => Ok(()),
+    }
+}
+
 /// Size and free space, before anything is written.
 fn announce(config: &DeepseekV4Config, out: &Path) {
     let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
@@ -120,8 +130,9 @@ fn announce(config: &DeepseekV4Config, out: &Path) {
         .find(|folder| folder.is_dir())
         .and_then(available_bytes);
     eprintln!(
-        "{} layers, {} in {} files; {}",
+        "{} layer{}, {} in {} files; {}",
         config.num_hidden_layers,
+        if config.num_hidden_layers == 1 { "" } else { "s" },
         numbers::bytes(synth::size_bytes(config)),
         synth::shard_count(config),
         free.map_or_else(

@@ -39,14 +39,7 @@ impl Report {
         let active = accounting::active_total(config);
         let mut lines = vec![format!("{} (from {})", self.name, self.source), String::new()];
         let mut row = |label: &str, text: String| lines.push(format!("{label:17} {text}"));
-        row(
-            "parameters",
-            format!(
-                "{} total, {} active",
-                parameters(total.parameters),
-                parameters(active.parameters)
-            ),
-        );
+        row("parameters", self.parameters_text());
         row("weights", self.weights_text(total.bytes));
         row("read per token", bytes(active.bytes));
         row("layers", self.layers_text());
@@ -74,6 +67,25 @@ impl Report {
         lines.join("\n")
     }
 
+    fn parameters_text(&self) -> String {
+        let active = accounting::active_total(&self.config).parameters;
+        let drafting = accounting::part(&self.config, Part::Stages).parameters;
+        let mut text = format!(
+            "{} total, {} active",
+            parameters(self.main_parameters()),
+            parameters(active)
+        );
+        if drafting > 0 {
+            text.push_str(&format!("; {} more for drafting", parameters(drafting)));
+        }
+        text
+    }
+
+    /// Parameters without those that only draft, as releases are named.
+    fn main_parameters(&self) -> u64 {
+        accounting::total(&self.config).parameters - accounting::part(&self.config, Part::Stages).parameters
+    }
+
     fn weights_text(&self, computed_bytes: u64) -> String {
         match &self.files {
             None => format!("{} (computed)", bytes(computed_bytes)),
@@ -95,20 +107,16 @@ impl Report {
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
         let mut text = format!("{}: {}", self.config.num_hidden_layers, kinds.join(", "));
-        if self.config.num_hash_layers > 0 {
-            text.push_str(&format!(
-                "; the first {} look experts up by token",
-                self.config.num_hash_layers
-            ));
+        match self.config.num_hash_layers {
+            0 => {}
+            1 => text.push_str("; the first looks experts up by token"),
+            count => text.push_str(&format!("; the first {count} look experts up by token")),
         }
-        let stages = self.config.nextn_stage_count();
-        if stages > 0 {
-            let kind = if self.config.dspark.is_some() {
-                "DSpark stages"
-            } else {
-                "MTP layers"
-            };
-            text.push_str(&format!("; {stages} {kind}"));
+        match (self.config.nextn_stage_count(), &self.config.dspark) {
+            (0, _) => {}
+            (1, None) => text.push_str("; an MTP layer"),
+            (count, None) => text.push_str(&format!("; {count} MTP layers")),
+            (count, Some(_)) => text.push_str(&format!("; {count} DSpark stages")),
         }
         text
     }
@@ -151,7 +159,7 @@ impl Report {
                     "{:18} {:>10} {:>16} {:>12}",
                     part_name(part),
                     bytes(size.bytes),
-                    bytes(active.bytes),
+                    or_none(active.bytes),
                     parameters(size.parameters)
                 ));
             }
@@ -244,7 +252,8 @@ impl Report {
         json!({
             "name": self.name,
             "source": self.source,
-            "parameters": total.parameters,
+            "parameters": self.main_parameters(),
+            "drafting_parameters": total.parameters - self.main_parameters(),
             "active_parameters": active.parameters,
             "bytes": total.bytes,
             "bytes_per_token": active.bytes,
@@ -269,6 +278,10 @@ impl Report {
             "verified": self.verified,
         })
     }
+}
+
+fn or_none(count: u64) -> String {
+    if count == 0 { "none".to_owned() } else { bytes(count) }
 }
 
 fn part_name(part: Part) -> &'static str {
