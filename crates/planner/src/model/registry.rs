@@ -1,0 +1,70 @@
+//! From a name to a model.
+
+use std::path::Path;
+
+use cachalot_checkpoint::{DeepseekV4Config, published};
+
+use super::{Model, v3, v4, v41};
+use crate::{Error, units};
+
+/// Releases that have no configuration type here, and which family they are of.
+const OTHERS: [(&str, Family); 7] = [
+    ("deepseek-ai/DeepSeek-V3", Family::V3),
+    ("deepseek-ai/DeepSeek-V3-0324", Family::V3),
+    ("deepseek-ai/DeepSeek-V3.1", Family::V3),
+    ("deepseek-ai/DeepSeek-R1", Family::V3),
+    ("deepseek-ai/DeepSeek-R1-0528", Family::V3),
+    ("deepseek-ai/DeepSeek-V3.2", Family::V32),
+    ("deepseek-ai/DeepSeek-V4.1-Flash", Family::V41),
+];
+
+#[derive(Clone, Copy)]
+enum Family {
+    V3,
+    V32,
+    V41,
+}
+
+/// Names of all models that need no files.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    published::names().chain(OTHERS.iter().map(|(name, _)| *name))
+}
+
+/// A model by the name of its repository, with or without the owner, or by a folder with a config.json of V4.
+///
+/// # Errors
+/// [`Error::ModelUnknown`] with the nearest names, [`Error::Read`] and [`Error::Checkpoint`] for folders.
+pub fn find(name: &str) -> Result<Model, Error> {
+    if let Some(text) = published::config(name) {
+        return from_config(name, text, Path::new("config.json"));
+    }
+    let bare = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    if let Some((name, family)) = OTHERS.iter().find(|(known, _)| {
+        let owner_fits = !name.contains('/') || known.eq_ignore_ascii_case(name);
+        owner_fits && bare(known) == bare(name)
+    }) {
+        return Ok(match family {
+            Family::V3 => v3::model(name, false),
+            Family::V32 => v3::model(name, true),
+            Family::V41 => v41::model(name),
+        });
+    }
+    let folder = Path::new(name);
+    if folder.is_dir() {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        return from_config(name, &text, &path);
+    }
+    Err(Error::ModelUnknown {
+        name: name.chars().take(100).collect(),
+        nearest: units::nearest(name, names(), 3),
+    })
+}
+
+fn from_config(name: &str, text: &str, origin: &Path) -> Result<Model, Error> {
+    let config = DeepseekV4Config::from_json(text, origin)?;
+    Ok(v4::model(name, &config))
+}
