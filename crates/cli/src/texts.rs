@@ -17,7 +17,8 @@ pub struct Texts {
     pub stop_tokens: Vec<u32>,
 }
 
-/// Whether the model thinks first.
+/// Whether the model thinks first. It does by default, as in DeepSeek's own conversations; the built-in model needs it
+/// for sums.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ThinkingArguments {
     /// Let the model think before it answers (the default)

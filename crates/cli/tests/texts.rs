@@ -189,9 +189,11 @@ fn evaluation_counts_exact_answers() {
 
     let home = folder();
     let prompt = "<｜begin▁of▁sentence｜><｜User｜>What is 34 + 25?<｜Assistant｜><think>";
-    let right = "4+5=9, write 9; 3+2=5, write 5. So 34+25=59.</think>34 + 25 = 59.";
+    let answer = json_in(home.path(), &["run", "--json", "--greedy", "What is 34 + 25?"]);
+    let part = |key: &str| answer[key].as_str().unwrap().to_owned();
+    let right = format!("{}</think>{}", part("reasoning"), part("text"));
     let wrong = [&right[..right.len() - 1], &format!("{right}."), "", "no"].map(str::to_owned);
-    let cases: Vec<String> = std::iter::once(right.to_owned())
+    let cases: Vec<String> = std::iter::once(right.clone())
         .chain(wrong)
         .map(|expected| json!({ "kind": "sum", "prompt": prompt, "expected": expected }).to_string())
         .collect();

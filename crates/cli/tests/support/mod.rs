@@ -1,6 +1,8 @@
 //! Runs the program away from the user's caches, and makes small checkpoints to run it on.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod hub;
+
 use std::{
     fs,
     io::Write,
