@@ -77,10 +77,10 @@ pub(crate) fn dot_rows<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
     });
     let mut lanes = [[0.0f32; LANES]; N];
     for (block, b) in b_blocks.iter().enumerate() {
-        for (lanes, a) in lanes.iter_mut().zip(&a_blocks) {
-            for lane in 0..LANES {
-                lanes[lane] += a[block][lane] * b[lane];
-            }
+        for n in 0..N {
+            // Element by element this would stay in memory; as whole blocks the lanes live in registers.
+            let (sums, a): ([f32; LANES], &[f32; LANES]) = (lanes[n], &a_blocks[n][block]);
+            lanes[n] = std::array::from_fn(|lane| sums[lane] + a[lane] * b[lane]);
         }
     }
     for (lanes, a) in lanes.iter_mut().zip(&a) {

@@ -99,9 +99,9 @@ unsafe fn multiply_row<S: Stored, const R: usize>(stored: S, product: &Product<'
     let mut sums = [_mm256_setzero_ps(); R];
     // SAFETY: columns stay below those of the matrix, which are as many as the activations have.
     unsafe {
-        let mut column = 0;
+        // Counted along: a division for each block costs as much as decoding one.
+        let (mut column, mut block) = (0, 0);
         while column < whole_columns {
-            let block = column / stored.scale_columns();
             let mut scales = [stored.scale(first_row, block); R];
             for i in 1..R {
                 scales[i] = stored.scale(first_row + i, block);
@@ -114,6 +114,7 @@ unsafe fn multiply_row<S: Stored, const R: usize>(stored: S, product: &Product<'
                 }
                 column += LANES;
             }
+            block += 1;
         }
         if column < columns {
             let x = load_partial(x.add(column), columns - column);
@@ -210,9 +211,10 @@ unsafe fn decode_tile<S: Stored>(
                 out.write_bytes(0, TILE_COLUMN_COUNT);
                 continue;
             }
-            let mut column = 0;
+            let (mut column, mut block) = (0, first_column / stored.scale_columns());
             while column < column_count {
-                let scale = stored.scale(row, (first_column + column) / stored.scale_columns());
+                let scale = stored.scale(row, block);
+                block += 1;
                 let end = column_count.min(column.saturating_add(stored.scale_columns()));
                 while column + LANES <= end {
                     _mm256_storeu_ps(out.add(column), stored.decode(row, first_column + column, scale));

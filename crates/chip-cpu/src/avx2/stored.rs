@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use cachalot_numerics::{MatrixFormat, ScaleDtype, e2m1, e8m0};
+use cachalot_numerics::{MatrixFormat, ScaleDtype, e2m1};
 
 use crate::memory::CpuMatrix;
 
@@ -210,9 +210,8 @@ impl Stored for StoredFp4<'_> {
 
     #[inline(always)]
     unsafe fn scale(self, row: usize, block: usize) -> __m256 {
-        let scale = e8m0::decode(self.scales[row * self.row_group_count + block]);
-        // SAFETY: the caller has the features.
-        unsafe { fp4_magnitudes(scale) }
+        // SAFETY: the caller has the features, and the block is inside the matrix.
+        unsafe { fp4_magnitudes(*self.scales.as_ptr().add(row * self.row_group_count + block)) }
     }
 
     #[inline(always)]
@@ -289,14 +288,19 @@ pub(super) unsafe fn decode_fp8(codes: *const u8) -> __m256 {
     }
 }
 
-/// The magnitudes of the e2m1 codes 0 to 7 times `scale`.
+/// The magnitudes of the e2m1 codes 0 to 7 times the scale of an E8M0 code that is not NaN.
 ///
 /// # Safety
 /// AVX2.
 #[inline(always)]
-pub(super) unsafe fn fp4_magnitudes(scale: f32) -> __m256 {
+pub(super) unsafe fn fp4_magnitudes(scale_code: u8) -> __m256 {
     // SAFETY: the table has eight values.
-    unsafe { _mm256_mul_ps(_mm256_loadu_ps(e2m1::VALUES.as_ptr()), _mm256_set1_ps(scale)) }
+    unsafe {
+        let exponent = _mm256_slli_epi32::<23>(_mm256_set1_epi32(i32::from(scale_code)));
+        // Code 0 is the subnormal 2^-127, whose bits are larger than those of any smaller exponent field.
+        let scale = _mm256_castsi256_ps(_mm256_max_epi32(exponent, _mm256_set1_epi32(1 << 22)));
+        _mm256_mul_ps(_mm256_loadu_ps(e2m1::VALUES.as_ptr()), scale)
+    }
 }
 
 /// Eight packed e2m1 codes as entries of `magnitudes` with their signs.

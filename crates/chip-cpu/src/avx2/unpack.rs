@@ -54,7 +54,7 @@ pub(super) fn unpack(packing: &Packing, row: &[u8], out: &mut [f32]) -> bool {
             for ((out, codes), scale) in groups.zip(scales) {
                 // SAFETY: four bytes and eight values a step.
                 unsafe {
-                    let magnitudes = fp4_magnitudes(e8m0::decode(*scale));
+                    let magnitudes = fp4_magnitudes(*scale);
                     for (out, codes) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(codes.as_chunks::<4>().0) {
                         _mm256_storeu_ps(out.as_mut_ptr(), decode_fp4(codes.as_ptr(), magnitudes));
                     }
