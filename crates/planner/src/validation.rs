@@ -102,3 +102,58 @@ pub fn to_markdown(comparisons: &[Comparison]) -> String {
     }
     text
 }
+
+/// The whole page: table, efficiencies, procedure.
+pub fn page(catalogue: &Catalogue, comparisons: &[Comparison]) -> String {
+    let mut text =
+        "# Predicted beside published\n\nWritten by `cargo run -p cachalot-planner --example validation`; a test \
+                    keeps it up to date. Figures are tokens a second and chip.\n\n"
+            .to_owned();
+    text.push_str(&to_markdown(comparisons));
+    text.push_str(&summary(comparisons));
+    text.push_str("\n## Efficiencies\n\n| family | covers | memory | arithmetic | links | microseconds a kernel |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- |\n");
+    for family in &catalogue.families {
+        let efficiency = family.efficiency;
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
+            family.id, family.covers, efficiency.memory, efficiency.compute, efficiency.link, efficiency.launch_us
+        ));
+    }
+    text.push_str(PROCEDURE);
+    text
+}
+
+/// Errors in two sentences.
+pub fn summary(comparisons: &[Comparison]) -> String {
+    let percent = |value: Option<f64>| value.map_or("unknown".to_owned(), |value| format!("{:.0} %", 100.0 * value));
+    let fitted = comparisons.iter().filter(|comparison| comparison.result.calibrates);
+    let fitted = median(fitted.filter_map(Comparison::error).collect());
+    let values = comparisons
+        .iter()
+        .filter(|comparison| !comparison.result.calibrates && comparison.result.kind == Kind::Value);
+    let values: Vec<f64> = values.filter_map(Comparison::error).collect();
+    let count = values.len();
+    format!(
+        "\nMedian error of the results held out: {}; of the {count} among them that are plain values: {}; of those that \
+         calibrate: {}. The error is `max(ratio, 1 / ratio) - 1`. Lower bounds are left out of the medians: they only \
+         have to be kept. An upper bound (forced balance, fixed acceptance) is compared as if it were a value, because the \
+         model assumes balance as well; what users get is lower than both.\n",
+        percent(median_error_held_out(comparisons)),
+        percent(median(values)),
+        percent(fitted)
+    )
+}
+
+const PROCEDURE: &str = "
+A pass takes the sum over classes of operators of the longest of bytes / bandwidth, operations / rate and bytes sent / \
+link, each rate times its efficiency, and of the number of kernels times a time for each. Nothing overlaps. The \
+efficiencies are the only free numbers. They are found by `cargo run -p cachalot-planner --example calibrate` from the \
+results whose role is calibration: for each family the values of a fixed grid with the least sum of squared logarithms \
+of the ratios, and a sixteenth of the squared logarithms of the distance from usual values, which settles what the \
+results leave open; the efficiency of links is shared. A test repeats the fit. Rows that are bounds, or averages over \
+a changing load, never calibrate.
+
+What is not modelled: overlap of communication with arithmetic, imbalance of experts, latency of collectives beyond a \
+launch, queueing, tiles that a small batch leaves half empty.
+";

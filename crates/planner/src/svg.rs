@@ -1,0 +1,159 @@
+//! Plots as SVG: lines or points on two logarithmic axes.
+
+use std::fmt::Write;
+
+use crate::units;
+
+const WIDTH: f64 = 860.0;
+const HEIGHT: f64 = 520.0;
+const LEFT: f64 = 80.0;
+const RIGHT: f64 = 200.0;
+const TOP: f64 = 44.0;
+const BOTTOM: f64 = 56.0;
+/// Colours that people with colour blindness tell apart (Okabe and Ito).
+const COLOURS: [&str; 8] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999",
+];
+
+/// A line, or points if `joined` is false.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// What the legend says.
+    pub name: String,
+    /// Points; those that are not above 0 are left out.
+    pub points: Vec<(f64, f64)>,
+    /// Whether the points are joined.
+    pub joined: bool,
+}
+
+/// A plot.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// Title.
+    pub title: String,
+    /// What the horizontal axis shows, with its unit.
+    pub x: String,
+    /// What the vertical axis shows, with its unit.
+    pub y: String,
+    /// Lines and points.
+    pub series: Vec<Series>,
+}
+
+struct Axis {
+    low: f64,
+    high: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    /// Whole powers of ten around the values.
+    fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Axis {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values.map(f64::log10) {
+            low = low.min(value.floor());
+            high = high.max(value.ceil());
+        }
+        if low > high {
+            (low, high) = (0.0, 1.0);
+        }
+        if low == high {
+            high += 1.0;
+        }
+        Axis { low, high, from, to }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        self.from + (value.log10() - self.low) / (self.high - self.low) * (self.to - self.from)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        (self.low as i32..=self.high as i32).map(|power| 10f64.powi(power))
+    }
+}
+
+/// The plot as a document.
+pub fn render(plot: &Plot) -> String {
+    let drawn = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && *x > 0.0 && *y > 0.0;
+    let points = || {
+        plot.series
+            .iter()
+            .flat_map(|series| series.points.iter().filter(|point| drawn(point)))
+    };
+    let x_axis = Axis::around(points().map(|point| point.0), LEFT, WIDTH - RIGHT);
+    let y_axis = Axis::around(points().map(|point| point.1), HEIGHT - BOTTOM, TOP);
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
+         font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
+    );
+    label(&mut text, LEFT, 24.0, "start", &plot.title);
+    label(
+        &mut text,
+        (LEFT + WIDTH - RIGHT) / 2.0,
+        HEIGHT - 14.0,
+        "middle",
+        &plot.x,
+    );
+    label(&mut text, 8.0, TOP - 6.0, "start", &plot.y);
+    draw_grid(&mut text, &x_axis, &y_axis);
+    for (index, series) in plot.series.iter().enumerate() {
+        let colour = COLOURS[index % COLOURS.len()];
+        let places: Vec<(f64, f64)> = series
+            .points
+            .iter()
+            .filter(|point| drawn(point))
+            .map(|(x, y)| (x_axis.place(*x), y_axis.place(*y)))
+            .collect();
+        draw_series(&mut text, &places, series.joined, colour);
+        let y = TOP + 10.0 + 20.0 * index as f64;
+        let x = WIDTH - RIGHT + 16.0;
+        let _ = writeln!(
+            text,
+            "<rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>",
+            y - 10.0
+        );
+        label(&mut text, x + 18.0, y, "start", &series.name);
+    }
+    text.push_str("</svg>\n");
+    text
+}
+
+fn draw_grid(text: &mut String, x_axis: &Axis, y_axis: &Axis) {
+    for tick in x_axis.ticks() {
+        let x = x_axis.place(tick);
+        let bottom = HEIGHT - BOTTOM;
+        let _ = writeln!(text, "<path d=\"M{x:.1} {TOP}V{bottom}\" stroke=\"#ddd\"/>");
+        label(text, x, bottom + 18.0, "middle", &units::short(tick));
+    }
+    for tick in y_axis.ticks() {
+        let y = y_axis.place(tick);
+        let right = WIDTH - RIGHT;
+        let _ = writeln!(text, "<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"#ddd\"/>");
+        label(text, LEFT - 8.0, y + 4.0, "end", &units::short(tick));
+    }
+}
+
+fn draw_series(text: &mut String, places: &[(f64, f64)], joined: bool, colour: &str) {
+    if joined && places.len() > 1 {
+        let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
+        let _ = writeln!(
+            text,
+            "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            path.join("L")
+        );
+    }
+    for (x, y) in places {
+        let _ = writeln!(
+            text,
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>"
+        );
+    }
+}
+
+fn label(text: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
+    let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let _ = writeln!(
+        text,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"
+    );
+}
