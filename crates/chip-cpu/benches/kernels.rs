@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use cachalot_chip::{Chip, ChipTransfer, Linear, LinearRounding, Matrix, MatrixSource, Mode, Tensor};
+use cachalot_chip::{
+    AttendEntries, Attention, Chip, ChipTransfer, Entries, HyperMix, HyperPost, Linear, LinearRounding, Matrix,
+    MatrixSource, Mode, Operation, RowFormat, Rows, SelectEntries, Tensor,
+};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
 use cachalot_numerics::{Dtype, MatrixFormat, bf16, e4m3};
 
@@ -54,10 +57,174 @@ fn main() {
             Bench::new(&chip, format, rows, columns).report(&format!("  {rows} rows of it"), x_count, &ceilings);
         }
     }
+    if filter.is_none_or(|filter| "sequence".contains(filter.as_str())) {
+        println!("\none sequence at position 8192");
+        for row_count in [1, 8] {
+            report_attention(&chip, row_count, 8192, &ceilings);
+            report_hyper(&chip, row_count, &ceilings);
+        }
+    }
 }
 
 /// Largest product that is timed with many activation rows.
 const FLOPS_MAX: usize = 300_000_000;
+
+/// Dimensions of V4-Flash.
+const HEADS: usize = 64;
+const WIDTH: usize = 512;
+const TAIL: usize = 64;
+const WINDOW: usize = 128;
+const CHOSEN: usize = 512;
+const INDEX_HEADS: usize = 64;
+const INDEX_WIDTH: usize = 128;
+const RATIO: usize = 4;
+const STREAMS: usize = 4;
+const HIDDEN: usize = 4096;
+
+/// One layer's indexer and attention for `row_count` rows of one sequence at `position`.
+fn report_attention(chip: &CpuChip, row_count: usize, position: usize, ceilings: &Ceilings) {
+    let entry_count = (position + row_count) / RATIO;
+    let positions: Vec<i32> = (position..position + row_count).map(|p| p as i32).collect();
+    let [positions, sequences] = [positions, vec![0; row_count]].map(|values| i32s(chip, &[row_count], &values));
+    let (first_rows, slots) = (i32s(chip, &[2], &[0, row_count as i32]), i32s(chip, &[1], &[0]));
+    let rows = Rows {
+        positions: &positions,
+        sequences: &sequences,
+        first_rows: &first_rows,
+        slots: &slots,
+    };
+    let page_table = i32s(chip, &[1, 1], &[0]);
+    let in_pool = |pool, format, width| Entries {
+        pool,
+        page_table: &page_table,
+        format,
+        width,
+        tail: TAIL,
+        ratio: RATIO,
+    };
+    let keys = u8s(chip, &[1, entry_count, 68]);
+    let selected = chip.allocate(Dtype::I32, &[row_count, CHOSEN]).expect("memory");
+    let select = SelectEntries {
+        rows,
+        query: &f32s(chip, &[row_count, INDEX_HEADS, INDEX_WIDTH]),
+        weights: &f32s(chip, &[row_count, INDEX_HEADS]),
+        scale: 0.01,
+        keys: in_pool(&keys, RowFormat::Fp4Hadamard, INDEX_WIDTH),
+        selected: &selected,
+    };
+    let flops = 2.0 * (row_count * entry_count * INDEX_HEADS * INDEX_WIDTH) as f64;
+    report_operator(
+        chip,
+        "indexer, 64 heads of 128",
+        row_count,
+        flops,
+        &select.into(),
+        ceilings,
+    );
+    let entries = u8s(chip, &[1, entry_count, 584]);
+    let attention = Attention {
+        rows,
+        query: &f32s(chip, &[row_count, HEADS, WIDTH]),
+        fresh: &u8s(chip, &[row_count, 584]),
+        tail: &u8s(chip, &[1, WINDOW, 584]),
+        format: RowFormat::Fp8Tail,
+        rotary: TAIL,
+        window: WINDOW,
+        entries: Some(AttendEntries {
+            entries: in_pool(&entries, RowFormat::Fp8Tail, WIDTH),
+            selected: Some(&selected),
+        }),
+        sink: &f32s(chip, &[HEADS]),
+        scale: 0.04,
+        out: &f32s(chip, &[row_count, HEADS, WIDTH]),
+    };
+    let flops = 4.0 * (row_count * HEADS * WIDTH * (WINDOW + CHOSEN.min(entry_count))) as f64;
+    report_operator(
+        chip,
+        "attention, 128 + 512 keys",
+        row_count,
+        flops,
+        &attention.into(),
+        ceilings,
+    );
+}
+
+/// The hyper-connection around one block.
+fn report_hyper(chip: &CpuChip, row_count: usize, ceilings: &Ceilings) {
+    let mixes = (2 + STREAMS) * STREAMS;
+    let streams = f32s(chip, &[row_count, STREAMS, HIDDEN]);
+    let (input, post) = (f32s(chip, &[row_count, HIDDEN]), f32s(chip, &[row_count, STREAMS]));
+    let comb = f32s(chip, &[row_count, STREAMS, STREAMS]);
+    let mix = HyperMix {
+        streams: &streams,
+        function: &f32s(chip, &[mixes, STREAMS * HIDDEN]),
+        scale: &f32s(chip, &[3]),
+        base: &f32s(chip, &[mixes]),
+        sinkhorn_iterations: 20,
+        epsilon: 1e-6,
+        norm_epsilon: 1e-6,
+        input: &input,
+        post: &post,
+        comb: &comb,
+    };
+    let flops = 2.0 * (row_count * STREAMS * HIDDEN * (mixes + 2)) as f64;
+    report_operator(chip, "hyper-connection mix", row_count, flops, &mix.into(), ceilings);
+    let hyper_post = HyperPost {
+        y: &input,
+        post: &post,
+        comb: &comb,
+        streams: &streams,
+    };
+    let flops = 2.0 * (row_count * STREAMS * HIDDEN * (STREAMS + 1)) as f64;
+    report_operator(
+        chip,
+        "hyper-connection post",
+        row_count,
+        flops,
+        &hyper_post.into(),
+        ceilings,
+    );
+}
+
+fn f32s(chip: &CpuChip, shape: &[usize]) -> Tensor {
+    let tensor = chip.allocate(Dtype::F32, shape).expect("memory");
+    let values: Vec<f32> = (0..tensor.element_count())
+        .map(|i| (i % 17) as f32 / 8.0 - 1.0)
+        .collect();
+    chip.write_f32(&tensor, &values).expect("the shape fits");
+    tensor
+}
+
+fn i32s(chip: &CpuChip, shape: &[usize], values: &[i32]) -> Tensor {
+    let tensor = chip.allocate(Dtype::I32, shape).expect("memory");
+    chip.write_i32(&tensor, values).expect("the shape fits");
+    tensor
+}
+
+fn u8s(chip: &CpuChip, shape: &[usize]) -> Tensor {
+    let tensor = chip.allocate(Dtype::U8, shape).expect("memory");
+    chip.write(&tensor, &vec![0x38; tensor.byte_count()])
+        .expect("the shape fits");
+    tensor
+}
+
+fn report_operator(
+    chip: &CpuChip,
+    name: &str,
+    row_count: usize,
+    flops: f64,
+    operation: &Operation<'_>,
+    ceilings: &Ceilings,
+) {
+    let seconds = best_seconds(1, |_| chip.enqueue(Mode::Fast, operation).expect("a sound operator"));
+    let computed = flops / seconds / 1e9;
+    println!(
+        "{name:32} {row_count:5} {:7.3} ms {:8} {computed:8.1}  {:3.0} % of multiply-add",
+        seconds * 1e3,
+        "",
+        100.0 * computed / ceilings.gigaflops_per_second
+    );
+}
 
 struct Bench<'a> {
     chip: &'a CpuChip,

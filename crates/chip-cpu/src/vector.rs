@@ -40,6 +40,7 @@ pub(crate) fn cross_dots(
     out: &mut [f32],
     out_stride: usize,
 ) {
+    assert!(a.holds(width) && b.holds(width), "vectors in range");
     match kernels {
         #[cfg(target_arch = "x86_64")]
         Chosen::Avx2(avx2) => avx2.dots(a, b, width, out, out_stride),
@@ -73,14 +74,17 @@ pub(crate) fn dot_rows<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
     let a_blocks = a.map(|a| {
         assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");
-        a.as_chunks::<LANES>().0
+        &a.as_chunks::<LANES>().0[..b_blocks.len()]
     });
     let mut lanes = [[0.0f32; LANES]; N];
     for (block, b) in b_blocks.iter().enumerate() {
+        // Counted loops: only these are unrolled, so that the lanes live in registers.
+        #[expect(clippy::needless_range_loop, reason = "an iterator over the rows is not unrolled")]
         for n in 0..N {
-            // Element by element this would stay in memory; as whole blocks the lanes live in registers.
-            let (sums, a): ([f32; LANES], &[f32; LANES]) = (lanes[n], &a_blocks[n][block]);
-            lanes[n] = std::array::from_fn(|lane| sums[lane] + a[lane] * b[lane]);
+            let a = &a_blocks[n][block];
+            for lane in 0..LANES {
+                lanes[n][lane] += a[lane] * b[lane];
+            }
         }
     }
     for (lanes, a) in lanes.iter_mut().zip(&a) {

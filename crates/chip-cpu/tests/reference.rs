@@ -1,7 +1,8 @@
 //! The portable reference against values worked out by hand.
 
 use cachalot_chip::{
-    Attention, Chip, ChipTransfer, Compress, Entries, Mode, PackRows, RmsNorm, RowFormat, Rows, SwiGlu, Tensor,
+    Attention, Chip, ChipTransfer, Compress, Entries, HyperPost, Mode, PackRows, RmsNorm, RowFormat, Rows, SwiGlu,
+    Tensor,
 };
 use cachalot_chip_cpu::{CpuChip, CpuOptions, Kernels};
 use cachalot_numerics::Dtype;
@@ -48,6 +49,23 @@ fn the_norm_divides_by_the_root_of_the_mean_square_plus_epsilon() {
     // The mean square of 3 and 4 is 12.5.
     let root = 13f64.sqrt();
     assert_close(&chip.read_f32(&x).unwrap(), &[6.0 / root, 40.0 / root]);
+}
+
+#[test]
+fn streams_are_combined_by_source_row_and_destination_column() {
+    let chip = chip();
+    let y = f32s(&chip, &[1, 1], &[1.0]);
+    let post = f32s(&chip, &[1, 2], &[0.5, 0.25]);
+    let comb = f32s(&chip, &[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    let streams = f32s(&chip, &[1, 2, 1], &[10.0, 100.0]);
+    let operation = HyperPost {
+        y: &y,
+        post: &post,
+        comb: &comb,
+        streams: &streams,
+    };
+    chip.enqueue(Mode::Reference, &operation.into()).unwrap();
+    assert_eq!(chip.read_f32(&streams).unwrap(), [310.5, 420.25]);
 }
 
 #[test]

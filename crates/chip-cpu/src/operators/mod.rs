@@ -21,8 +21,8 @@ use crate::{
     pool::Pool,
 };
 
-pub(crate) use attention::Heads;
-pub(crate) use packed::Packing;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {attention::Heads, packed::Packing};
 
 /// What an operator needs besides its arguments.
 pub(crate) struct Context<'a> {
