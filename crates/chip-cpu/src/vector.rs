@@ -79,7 +79,6 @@ pub(crate) fn dot_rows<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
     let mut lanes = [[0.0f32; LANES]; N];
     for (block, b) in b_blocks.iter().enumerate() {
         // Counted loops: only these are unrolled, so that the lanes live in registers.
-        #[expect(clippy::needless_range_loop, reason = "an iterator over the rows is not unrolled")]
         for n in 0..N {
             let a = &a_blocks[n][block];
             for lane in 0..LANES {
