@@ -27,7 +27,7 @@ impl Operand {
 }
 
 /// A chip: what is sold as one unit.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chip {
     /// Short name.
@@ -91,6 +91,19 @@ fn one() -> u64 {
 }
 
 impl Chip {
+    /// A machine whose own memory holds the weights, with nothing known about it yet.
+    pub fn of_machine(name: &str, family: &str) -> Chip {
+        Chip {
+            id: "this-machine".to_owned(),
+            name: name.to_owned(),
+            family: family.to_owned(),
+            devices: 1,
+            link_chips: 1,
+            host_memory: true,
+            ..Chip::default()
+        }
+    }
+
     pub(super) fn is_called(&self, wanted: &str) -> bool {
         let names = self.aliases.iter().chain([&self.id, &self.name]);
         names.into_iter().any(|name| name.to_lowercase() == wanted)

@@ -6,6 +6,7 @@ mod v4;
 mod v41;
 
 pub use registry::{find, names};
+pub use v4::model as from_config;
 
 /// Parts of a model, as its bytes are usually accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
