@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chat, chips, download, eval, inspect, run, score, synth};
+use crate::commands::{chat, chips, download, eval, inspect, plan, run, score, synth};
 
 /// Runs DeepSeek-V4 models from their released files.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub enum Command {
     Synth(synth::SynthArguments),
     /// List chips and what runs on them how
     Chips(chips::ChipsArguments),
+    /// Tell what fits, how fast, how many chips and at what cost
+    Plan(plan::PlanArguments),
 }
 
 /// Shown for `cachalot` without arguments.

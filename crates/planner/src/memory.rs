@@ -8,9 +8,9 @@ use crate::{
 };
 
 /// Part of an accelerator's memory that drivers, libraries and fragmentation take.
-const RESERVED_PART: f64 = 0.06;
+pub const RESERVED_PART: f64 = 0.06;
 /// Part of a machine's memory that the system and its other programs take.
-const RESERVED_HOST_PART: f64 = 0.10;
+pub const RESERVED_HOST_PART: f64 = 0.10;
 /// Tokens of a pass of prefill that workspace is kept for.
 const WORKSPACE_TOKENS: f64 = 8192.0;
 /// Snapshots kept for each sequence, to roll back to.

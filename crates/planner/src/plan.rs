@@ -3,7 +3,7 @@
 use crate::{
     Error,
     catalogue::{Catalogue, Chip},
-    memory::{Memory, Request},
+    memory::{Memory, RESERVED_HOST_PART, Request},
     model::Model,
     precision::Precision,
     step::{Layout, Speculation, Step, Work},
@@ -332,7 +332,14 @@ pub fn remedies(model: &Model, machine: Machine, goal: &Goal) -> Result<Vec<Stri
             break;
         }
     }
-    if let Some(chips) = chips_needed(model, machine, goal)? {
+    // A machine's memory is bought by the gigabyte, an accelerator's by the chip.
+    if machine.chip.host_memory {
+        let needed = found.memory.as_ref().map_or(0.0, Memory::total) / (1.0 - RESERVED_HOST_PART);
+        remedies.push(format!(
+            "a machine with {:.0} GB of memory (try --memory)",
+            (needed / 1e9).ceil()
+        ));
+    } else if let Some(chips) = chips_needed(model, machine, goal)? {
         remedies.push(format!("--count {chips} instead of {}", machine.chips));
     }
     if machine.chip.host_memory || goal.slow_bytes_per_second.is_none() {

@@ -5,6 +5,7 @@ pub mod chips;
 pub mod download;
 pub mod eval;
 pub mod inspect;
+pub mod plan;
 pub mod run;
 pub mod score;
 pub mod synth;
@@ -32,6 +33,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Some(Command::Eval(arguments)) => eval::run(&arguments),
         Some(Command::Synth(arguments)) => synth::run(&arguments),
         Some(Command::Chips(arguments)) => chips::run(&arguments),
+        Some(Command::Plan(arguments)) => plan::run(&arguments),
     }
 }
 
