@@ -4,7 +4,12 @@
 //! parallel region, cut into blocks of weight rows. An element of the result is one dot product whose order depends on
 //! the number of columns only, so results do not change with the batch, the blocks or the threads.
 
-use crate::{kernels::Chosen, memory::CpuMatrix, pool::Pool, vector::dot_rows};
+use crate::{
+    kernels::Chosen,
+    memory::CpuMatrix,
+    pool::Pool,
+    vector::{dot, dot_four},
+};
 
 /// `out[t][out_first + r] = matrix[first_row + r] . x[t]` for `r` below `row_count` and every `t`.
 #[derive(Clone, Copy)]
@@ -136,15 +141,14 @@ fn multiply_rows(product: &Product<'_>, first: usize, count: usize) {
         product.matrix.decode_row(product.first_row + row, &mut weights);
         let mut t = 0;
         while t + TILE <= product.x_count {
-            let results = dot_rows::<TILE>(std::array::from_fn(|i| x_row(t + i)), &weights);
+            let results = dot_four(std::array::from_fn(|i| x_row(t + i)), &weights);
             for (i, result) in results.into_iter().enumerate() {
                 product.out.set(t + i, row, result);
             }
             t += TILE;
         }
         for t in t..product.x_count {
-            let [result] = dot_rows::<1>([x_row(t)], &weights);
-            product.out.set(t, row, result);
+            product.out.set(t, row, dot(x_row(t), &weights));
         }
     }
 }

@@ -59,40 +59,61 @@ pub(crate) fn cross_dots(
 ///
 /// # Panics
 /// If the lengths differ.
-#[inline]
+#[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let [result] = dot_rows::<1>([a], b);
-    result
+    assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        add_products(&mut lanes, a, b);
+    }
+    finish(lanes, a_rest, b_rest)
 }
 
-/// [`dot`] of several slices with one other: the same bits, fewer loads.
+/// [`dot`] of four slices with one other: the same bits, fewer loads.
 ///
 /// # Panics
 /// If the lengths differ.
 #[inline(always)]
-pub(crate) fn dot_rows<const N: usize>(a: [&[f32]; N], b: &[f32]) -> [f32; N] {
+pub(crate) fn dot_four(a: [&[f32]; 4], b: &[f32]) -> [f32; 4] {
+    assert!(
+        a.iter().all(|a| a.len() == b.len()),
+        "dot products of slices of different lengths"
+    );
+    let [a0, a1, a2, a3] = a.map(|a| a.as_chunks::<LANES>().0);
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    let a_blocks = a.map(|a| {
-        assert_eq!(a.len(), b.len(), "dot product of slices of different lengths");
-        &a.as_chunks::<LANES>().0[..b_blocks.len()]
-    });
-    let mut lanes = [[0.0f32; LANES]; N];
-    for (block, b) in b_blocks.iter().enumerate() {
-        // Counted loops: only these are unrolled, so that the lanes live in registers.
-        for n in 0..N {
-            let a = &a_blocks[n][block];
-            for lane in 0..LANES {
-                lanes[n][lane] += a[lane] * b[lane];
-            }
-        }
+    // Written out: lanes in an array of arrays stay in memory.
+    let [mut lanes0, mut lanes1, mut lanes2, mut lanes3] = [[0.0; LANES]; 4];
+    for ((((a0, a1), a2), a3), b) in a0.iter().zip(a1).zip(a2).zip(a3).zip(b_blocks) {
+        add_products(&mut lanes0, a0, b);
+        add_products(&mut lanes1, a1, b);
+        add_products(&mut lanes2, a2, b);
+        add_products(&mut lanes3, a3, b);
     }
-    for (lanes, a) in lanes.iter_mut().zip(&a) {
-        let a_rest = a.as_chunks::<LANES>().1;
-        for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-            lanes[lane] += a * b;
-        }
+    let [rest0, rest1, rest2, rest3] = a.map(|a| a.as_chunks::<LANES>().1);
+    [
+        finish(lanes0, rest0, b_rest),
+        finish(lanes1, rest1, b_rest),
+        finish(lanes2, rest2, b_rest),
+        finish(lanes3, rest3, b_rest),
+    ]
+}
+
+#[inline(always)]
+fn add_products(lanes: &mut [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) {
+    for lane in 0..LANES {
+        lanes[lane] += a[lane] * b[lane];
     }
-    lanes.map(add_lanes)
+}
+
+/// Adds the values behind the last whole block, then the lanes.
+#[inline(always)]
+fn finish(mut lanes: [f32; LANES], a_rest: &[f32], b_rest: &[f32]) -> f32 {
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += a * b;
+    }
+    add_lanes(lanes)
 }
 
 /// `sum_i a_i^2` in the order of [`dot`].
