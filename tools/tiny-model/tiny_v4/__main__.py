@@ -65,7 +65,6 @@ def add_training_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--long-rows-from", type=float, default=0.35, help=share)
     options.add_argument("--long-rows-every", type=int, default=6, help="steps")
     options.add_argument("--round-weights-from", type=float, default=0.6, help=share)
-    options.add_argument("--round-activations-from", type=float, default=0.88, help=share)
     options.add_argument("--port", type=int, default=29533, help="of the processes among themselves")
 
 

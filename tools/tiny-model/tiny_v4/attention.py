@@ -185,9 +185,7 @@ class Attention(nn.Module):
             if context.sparse and config.index_topk < ranks.shape[-1]:
                 best = ranks.topk(config.index_topk, -1).indices
                 hidden = hidden | ~torch.zeros_like(hidden).scatter(-1, best, True)
-        by_window, by_entry = attention_weights(
-            window, scores, context.window_hidden, hidden, self.attn_sink, scale
-        )
+        by_window, by_entry = attention_weights(window, scores, context.window_hidden, hidden, self.attn_sink, scale)
         read = (by_window.flatten(2, 3) @ blocks).unflatten(2, (config.n_heads, width))
         read = read.transpose(1, 2).flatten(2, 3)
         if packed is not None:
@@ -196,7 +194,7 @@ class Attention(nn.Module):
         return self._output(read), loss
 
     def _output(self, read: Tensor) -> Tensor:
-        """[B, S, heads, head_dim] to [B, S, dim]: one low-rank projection for each group of heads, then a shared one."""
+        """[B, S, heads, head_dim] to [B, S, dim]: a low-rank projection for each group of heads, then a shared one."""
         config = self.config
         batch, length = read.shape[:2]
         grouped = read.reshape(batch * length, config.o_groups, -1).transpose(0, 1)

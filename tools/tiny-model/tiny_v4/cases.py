@@ -7,10 +7,11 @@ copy are new. Greedy decoding of the prompt must give exactly `expected` and the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Callable, Iterator
 
 from .data.copying import copying_document
 from .data.facts import SMALL_TALK
@@ -23,7 +24,12 @@ from .data.unseen_tools import unseen_tool_document
 from .prompt import END, THINK, Document, Role
 
 SEED = 20261
-RECALL_LENGTHS = {"recall_160": (110, 40), "recall_330": (300, 40), "recall_1000": (1000, 30), "recall_3500": (3500, 20)}
+RECALL_LENGTHS = {
+    "recall_160": (110, 40),
+    "recall_330": (300, 40),
+    "recall_1000": (1000, 30),
+    "recall_3500": (3500, 20),
+}
 """Length to ask the generator for, and count; the names say what comes out in tokens, question included."""
 
 
@@ -51,15 +57,15 @@ def all_cases(seed: int = SEED) -> list[Case]:
         return found
 
     every_turn = slice(None)
-    cases = draw("facts", 80, lambda: first_where(has_one_answer, lambda: question_document(rng, PLAIN)))
-    cases += draw("sums", 80, lambda: first_where(reasons, lambda: sum_document(rng, PLAIN, True)))
-    cases += draw("word_problems", 80, lambda: word_problem_document(rng, PLAIN, True))
-    cases += draw("copying", 80, lambda: copying_document(rng, PLAIN))
+    cases = draw("facts", 80, partial(first_where, has_one_answer, partial(question_document, rng, PLAIN)))
+    cases += draw("sums", 80, partial(first_where, reasons, partial(sum_document, rng, PLAIN, True)))
+    cases += draw("word_problems", 80, partial(word_problem_document, rng, PLAIN, True))
+    cases += draw("copying", 80, partial(copying_document, rng, PLAIN))
     for name in SCHEMAS:
-        cases += draw(f"tool_{name}", 20, lambda: tool_document(rng, PLAIN, True, name), every_turn)
-    cases += draw("unseen_tools", 40, lambda: unseen_tool_document(rng, PLAIN, True), every_turn)
+        cases += draw(f"tool_{name}", 20, partial(tool_document, rng, PLAIN, True, name), every_turn)
+    cases += draw("unseen_tools", 40, partial(unseen_tool_document, rng, PLAIN, True), every_turn)
     for kind, (length, count) in RECALL_LENGTHS.items():
-        cases += draw(kind, count, lambda: recall_document(rng, PLAIN, length=length))
+        cases += draw(kind, count, partial(recall_document, rng, PLAIN, length=length))
     return cases
 
 

@@ -21,6 +21,8 @@ from .state import RunFolder
 LOGIT_TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 1e-3
 """Relative to the largest element of a parameter's gradient."""
+NEAR_TIES_MAX = 1e-3
+"""Two almost equal scores of the indexer or the router may come out in the other order."""
 
 
 def check_kernels(folder: RunFolder) -> None:
@@ -59,14 +61,18 @@ def check_transformers(folder: RunFolder, model: TinyV4, cases: list[Case]) -> N
     with tempfile.TemporaryDirectory() as out:
         export(folder, Path(out))
         quantisation = FineGrainedFP8Config(dequantize=True)
-        other = AutoModelForCausalLM.from_pretrained(out, quantization_config=quantisation, dtype=torch.float32).eval()
-        worst = 0.0
+        other = AutoModelForCausalLM.from_pretrained(out, quantization_config=quantisation, dtype=torch.float32)
+        # The quantised weights come out as bf16 all the same, which holds them exactly.
+        other = other.float().eval()
+        differing = positions = 0
         for case in cases[:: len(cases) // 12]:
             ids = tokenizer.encode(case.prompt + case.expected)
             padded = ids + [PAD_ID] * (-len(ids) % model.config.window)
             mine = model(torch.tensor([padded]))[:, : len(ids)]
-            worst = max(worst, float((mine - other(torch.tensor([ids])).logits).abs().max()))
-    report("transformers: largest difference of a logit", worst, LOGIT_TOLERANCE)
+            differences = (mine - other(torch.tensor([ids])).logits).abs().amax(-1)
+            differing += int((differences > LOGIT_TOLERANCE).sum())
+            positions += len(ids)
+    report("transformers: share of positions with other logits", differing / positions, NEAR_TIES_MAX)
 
 
 def report(what: str, value: float, tolerance: float) -> None:

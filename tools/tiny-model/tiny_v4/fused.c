@@ -199,7 +199,8 @@ void hyper_write_backward(const float *output, const float *x, const float *writ
     for (long n = 0; n < tokens; n++) {
         const float *from = x + n * STREAMS * dim, *o = output + n * dim, *w = write + n * STREAMS;
         const float *g0 = grad + n * STREAMS * dim, *g1 = g0 + dim, *g2 = g1 + dim, *g3 = g2 + dim;
-        for (long i = 0; i < dim; i++) output_grad[n * dim + i] = w[0] * g0[i] + w[1] * g1[i] + w[2] * g2[i] + w[3] * g3[i];
+        for (long i = 0; i < dim; i++)
+            output_grad[n * dim + i] = w[0] * g0[i] + w[1] * g1[i] + w[2] * g2[i] + w[3] * g3[i];
         for (int k = 0; k < STREAMS; k++) {
             float dot = 0;
             for (long i = 0; i < dim; i++) dot += o[i] * g0[k * dim + i];
@@ -284,7 +285,8 @@ void attention_weights_forward(const float *window, const float *compressed, con
         long length = blocks * width;
         long other = ((position / length) * heads + head) * length + position % length;
         const float *a = window + row * keys, *b = compressed + other * entries;
-        const unsigned char *a_hidden = window_hidden + position * keys, *b_hidden = compressed_hidden + position * entries;
+        const unsigned char *a_hidden = window_hidden + position * keys;
+        const unsigned char *b_hidden = compressed_hidden + position * entries;
         float *p = window_out + row * keys, *q = compressed_out + other * entries;
         float top = sink[head], sum = 0;
         for (long k = 0; k < keys; k++) p[k] = a_hidden[k] ? -1e30f : a[k] * scale, top = fmaxf(top, p[k]);

@@ -42,7 +42,8 @@ def kernels() -> ctypes.CDLL | None:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
             os.unlink(file.name)
-            warnings.warn(f"fused kernels not compiled, going on without: {getattr(error, 'stderr', error)}")
+            reason = getattr(error, "stderr", error)
+            warnings.warn(f"fused kernels not compiled, going on without: {reason}", stacklevel=2)
             return None
         os.replace(file.name, BUILT)
     return ctypes.CDLL(str(BUILT))

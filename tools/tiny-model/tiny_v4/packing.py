@@ -85,7 +85,8 @@ class Packer:
         """Documents that are longer than a row are drawn again."""
         while True:
             if self.long_share and self.rng.random() < self.long_share:
-                document, kind = recall_document(self.rng, TRAINING, length=self.rng.choice(self.long_lengths)), "recall"
+                document = recall_document(self.rng, TRAINING, length=self.rng.choice(self.long_lengths))
+                kind = "recall"
             else:
                 document, kind = mixture.draw(self.rng, TRAINING, self.shares)
             ids, roles = self.tokenizer.encode_document(document)

@@ -1,4 +1,4 @@
-"""The files of a training run: `model.pt`, `optimiser.pt`, `mtp.pt`, `progress.json` and `tokenizer.json` in one folder."""
+"""The folder of a training run: `model.pt`, `optimiser.pt`, `mtp.pt`, `progress.json` and `tokenizer.json`."""
 
 from __future__ import annotations
 

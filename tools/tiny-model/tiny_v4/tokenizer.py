@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Iterator
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers

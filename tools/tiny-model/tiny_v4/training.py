@@ -20,7 +20,7 @@ from .initialisation import lay_out_copying
 from .model import Losses, TinyV4
 from .optimiser import Optimiser
 from .packing import Batch, Packer
-from .state import Progress, RunFolder
+from .state import RunFolder
 
 INDEXER_LOSS_WEIGHT, BALANCE_LOSS_WEIGHT = 0.2, 0.01
 BIAS_RATE = 0.003
@@ -47,7 +47,7 @@ class Plan:
     sparse_from: float
     """Before, all compressed entries are read, so that the indexer has something to learn from."""
     round_weights_from: float
-    round_activations_from: float
+    """From here on the forward pass sees the weights in the formats of the checkpoint."""
     long_rows_from: float
     long_rows_every: int
     warmup_steps: int
@@ -145,7 +145,6 @@ class Trainer:
     def _set_phase(self, done: float) -> float:
         self.model.sparse = done > self.plan.sparse_from
         self.model.rounding.weights = done > self.plan.round_weights_from
-        self.model.rounding.activations = done > self.plan.round_activations_from
         return self.plan.rate(done, self.progress.steps)
 
     def _step(self, rate: float, row_kind: str) -> tuple[Batch, Losses]:

@@ -16,7 +16,8 @@ def copying_document(rng: Random, settings: DataSettings, held: bool = False) ->
     task = rng.choice(("repeat", "repeat", "repeat", "first", "last", "reverse"))
     count = rng.randint(3, 14) if task == "repeat" else rng.randint(2, 8)
     words = [
-        made_name(rng) if rng.random() < settings.made_name_share else rng.choice(POOL) for _ in range(count)
+        made_name(rng, settings.odd_share) if rng.random() < settings.made_name_share else rng.choice(POOL)
+        for _ in range(count)
     ]
     listed = ", ".join(words)
     match task:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
-from typing import Callable
 
 from ..prompt import Assistant, Document, Message, User
 from .facts import FACTS
@@ -20,9 +20,7 @@ TRAINING_LENGTHS = (60, 60, 90, 120, 200, 300, 400)
 TOKENS_PER_WORD = 1.3
 
 
-def recall_document(
-    rng: Random, settings: DataSettings, held: bool = False, length: int | None = None
-) -> Document:
+def recall_document(rng: Random, settings: DataSettings, held: bool = False, length: int | None = None) -> Document:
     """Notes hidden among filler text of about `length` tokens, then a question about one of them.
 
     Objects, secret words and room numbers come as several notes, one for each person; the magic number is a single
@@ -68,7 +66,11 @@ def _kept_objects(rng: Random, names: list[str]) -> tuple[list[str], Callable[[s
         answer = f"{name} keeps the {color} {thing} in the {place}."
         return rng.choice(
             [
-                (f"Where does {name} keep the {color} {thing}?", answer, f"The text says {name} keeps it in the {place}."),
+                (
+                    f"Where does {name} keep the {color} {thing}?",
+                    answer,
+                    f"The text says {name} keeps it in the {place}.",
+                ),
                 (
                     f"What does {name} keep in the {place}?",
                     answer,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Sequence
 
 from ..prompt import Document, Message, Schema, render
 
@@ -27,6 +27,12 @@ class DataSettings:
     """Digit counts that the operands of a sum are drawn from."""
     made_name_share: float
     """Share of made-up names in the lists to copy."""
+    odd_share: float
+    """Share of odd syllables among the made-up names."""
+    operations: str
+    """What the kind of a sum is drawn from."""
+    word_problems: tuple[str, ...]
+    """What the kind of a word problem is drawn from."""
     asks_again: bool
     """Whether a recall text is followed by several questions: more answer tokens for the same reading."""
     holds_out_tools: bool
@@ -34,9 +40,27 @@ class DataSettings:
 
 
 # Measuring and the tokenizer: every document shows the plain task.
-PLAIN = DataSettings((0.8, 0.15, 0.05), (1, 2, 2, 2, 3, 3), 0.2, asks_again=False, holds_out_tools=False)
+PLAIN = DataSettings(
+    effort_weights=(0.8, 0.15, 0.05),
+    sum_digits=(1, 2, 2, 2, 3, 3),
+    operations="++--*",
+    word_problems=("getting", "losing", "boxes", "together", "comparing"),
+    made_name_share=0.2,
+    odd_share=0.0,
+    asks_again=False,
+    holds_out_tools=False,
+)
 # Training: fewer long prefixes, more of what is hard, more answers a token read.
-TRAINING = DataSettings((0.88, 0.08, 0.04), (1, 2, 2, 3, 3, 3), 0.35, asks_again=True, holds_out_tools=True)
+TRAINING = DataSettings(
+    effort_weights=(0.88, 0.08, 0.04),
+    sum_digits=(1, 2, 2, 3, 3, 3),
+    operations="++---***",
+    word_problems=("getting", "losing", "boxes", "boxes", "together", "comparing", "comparing"),
+    made_name_share=0.4,
+    odd_share=0.5,
+    asks_again=True,
+    holds_out_tools=True,
+)
 
 
 def conversation(

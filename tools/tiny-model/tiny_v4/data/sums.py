@@ -56,7 +56,7 @@ def product_steps(a: int, b: int) -> str:
 
 def sum_document(rng: Random, settings: DataSettings, held: bool = False) -> Document:
     """`a + b`, `a - b` or `a * b`; reasoning always when a number is above 20."""
-    operation = rng.choice("++--*")
+    operation = rng.choice(settings.operations)
     if operation == "*":
         first = rng.choice(((1, 9), (10, 99)))
         a, b = number_pair(rng, first, (2, 9), held)
@@ -92,7 +92,7 @@ def word_problem_document(rng: Random, settings: DataSettings, held: bool = Fals
     """Getting, losing, boxes, together, or who has more; always with reasoning."""
     one, other = rng.sample(NAMES, 2)
     thing = rng.choice(FOODS + THINGS)
-    story = rng.choice([_getting, _losing, _boxes, _together, _comparing])
+    story = WORD_PROBLEMS[rng.choice(settings.word_problems)]
     question, reasoning, answer = story(rng, held, one, other, thing)
     return conversation(rng, settings, [User(question), Assistant(answer, reasoning)], True)
 
@@ -120,7 +120,8 @@ def _boxes(rng: Random, held: bool, one: str, other: str, thing: str) -> tuple[s
 def _together(rng: Random, held: bool, one: str, other: str, thing: str) -> tuple[str, str, str]:
     a, b = number_pair(rng, (2, 99), (2, 99), held)
     question = f"{one} has {a} {thing} and {other} has {b} {thing}. How many {thing} do they have together?"
-    return question, f"{one} has {a} and {other} has {b}. {addition_steps(a, b)}", f"Together they have {a + b} {thing}."
+    reasoning = f"{one} has {a} and {other} has {b}. {addition_steps(a, b)}"
+    return question, reasoning, f"Together they have {a + b} {thing}."
 
 
 def _comparing(rng: Random, held: bool, one: str, other: str, thing: str) -> tuple[str, str, str]:
@@ -131,3 +132,12 @@ def _comparing(rng: Random, held: bool, one: str, other: str, thing: str) -> tup
     winner = one if a > b else other
     reasoning = f"{max(a, b)} is more than {min(a, b)}. {winner} has {max(a, b)}."
     return question, reasoning, f"{winner} has more {thing}."
+
+
+WORD_PROBLEMS = {
+    "getting": _getting,
+    "losing": _losing,
+    "boxes": _boxes,
+    "together": _together,
+    "comparing": _comparing,
+}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 from ..prompt import Assistant, Document, Schema, ToolCall, ToolResults, User
 from .facts import SMALL_TALK
@@ -88,9 +89,7 @@ class Use(NamedTuple):
     answer_reasoning: str
 
 
-def tool_document(
-    rng: Random, settings: DataSettings, held: bool = False, name: str | None = None
-) -> Document:
+def tool_document(rng: Random, settings: DataSettings, held: bool = False, name: str | None = None) -> Document:
     """A conversation about one tool among up to three others; held-out values and always a call when `held`."""
     name = name or rng.choice(list(SCHEMAS))
     others = rng.sample([other for other in SCHEMAS if other != name], rng.choice((0, 0, 1, 1, 2, 3)))
@@ -100,8 +99,8 @@ def tool_document(
     if held:
         city = rng.choice(HELD_OUT_CITIES)
     else:
-        city = rng.choice(CITIES) if rng.random() < 0.6 else made_name(rng)
-    use = USES[name](rng, held, city)
+        city = rng.choice(CITIES) if rng.random() < 0.6 else made_name(rng, settings.odd_share)
+    use = USES[name](rng, settings, held, city)
     thinking = rng.random() < 0.5
     x = rng.random()
     if not held:
@@ -124,7 +123,7 @@ def tool_document(
     return conversation(rng, settings, messages, thinking, offered)
 
 
-def _get_weather(rng: Random, held: bool, city: str) -> Use:
+def _get_weather(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
     question = rng.choice(
         [
             f"What is the weather in {city}?",
@@ -145,7 +144,7 @@ def _get_weather(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-def _get_time(rng: Random, held: bool, city: str) -> Use:
+def _get_time(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
     question = rng.choice(
         [
             f"What time is it in {city}?",
@@ -165,7 +164,7 @@ def _get_time(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-def _calculator(rng: Random, held: bool, city: str) -> Use:
+def _calculator(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
     a, b = number_pair(rng, (100, 9999), (2, 999), held)
     sign = rng.choice("+-*")
     expression = f"{a} {sign} {b}"
@@ -188,7 +187,7 @@ def _calculator(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-def _convert_units(rng: Random, held: bool, city: str) -> Use:
+def _convert_units(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
     source, target, factor = rng.choice(UNIT_FACTORS)
     value, _ = number_pair(rng, (2, 200), (1, 50), held)
     question = rng.choice(
@@ -210,7 +209,7 @@ def _convert_units(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-def _set_timer(rng: Random, held: bool, city: str) -> Use:
+def _set_timer(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
     minutes, _ = number_pair(rng, (1, 90), (1, 50), held)
     question = rng.choice(
         [
@@ -229,7 +228,7 @@ def _set_timer(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-def _search(rng: Random, held: bool, city: str) -> Use:
+def _search(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
     query = rng.choice(
         [
             f"{rng.choice(COLORS)} {rng.choice(OBJECTS)}",
@@ -251,8 +250,8 @@ def _search(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-def _send_message(rng: Random, held: bool, city: str) -> Use:
-    person = rng.choice(NAMES) if rng.random() < 0.7 and not held else made_name(rng)
+def _send_message(rng: Random, settings: DataSettings, held: bool, city: str) -> Use:
+    person = rng.choice(NAMES) if rng.random() < 0.7 and not held else made_name(rng, settings.odd_share)
     text = rng.choice(MESSAGES)
     question = rng.choice(
         [f"Tell {person} that {text}.", f"Send a message to {person}: {text}.", f"Write to {person}: {text}."]
@@ -267,7 +266,7 @@ def _send_message(rng: Random, held: bool, city: str) -> Use:
     )
 
 
-USES: dict[str, Callable[[Random, bool, str], Use]] = {
+USES: dict[str, Callable[[Random, DataSettings, bool, str], Use]] = {
     "get_weather": _get_weather,
     "get_time": _get_time,
     "calculator": _calculator,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 from ..prompt import Assistant, Document, Schema, ToolCall, ToolResults, User
 from .settings import DataSettings, conversation
@@ -19,21 +20,28 @@ NOUNS = (
     "door window light fan heater oven printer song movie ticket room table car train flight order letter file list "
     "photo alarm pump robot camera"
 ).split()
-PARAMETERS: dict[str, tuple[str, Callable[[Random], Any]]] = {
-    "color": ("string", lambda rng: rng.choice(COLORS)),
-    "place": ("string", lambda rng: rng.choice(PLACES)),
-    "name": ("string", lambda rng: rng.choice(NAMES) if rng.random() < 0.5 else made_name(rng)),
-    "city": ("string", lambda rng: rng.choice(CITIES) if rng.random() < 0.5 else made_name(rng)),
-    "day": ("string", lambda rng: rng.choice(DAYS)),
-    "month": ("string", lambda rng: rng.choice(MONTHS)),
-    "count": ("integer", lambda rng: rng.randint(1, 99)),
-    "level": ("integer", lambda rng: rng.randint(1, 10)),
-    "size": ("string", lambda rng: rng.choice(["small", "medium", "large"])),
-    "minutes": ("integer", lambda rng: rng.randint(1, 90)),
-    "price": ("integer", lambda rng: rng.randint(1, 999)),
-    "fast": ("boolean", lambda rng: rng.random() < 0.5),
-    "title": ("string", lambda rng: f"{rng.choice(ADJECTIVES)} {rng.choice(ANIMALS)}"),
-    "item": ("string", lambda rng: rng.choice(OBJECTS + FOODS)),
+
+
+def _name_from(names: list[str]) -> Callable[[Random, DataSettings], str]:
+    """Half of the values are made up."""
+    return lambda rng, settings: rng.choice(names) if rng.random() < 0.5 else made_name(rng, settings.odd_share)
+
+
+PARAMETERS: dict[str, tuple[str, Callable[[Random, DataSettings], Any]]] = {
+    "color": ("string", lambda rng, _: rng.choice(COLORS)),
+    "place": ("string", lambda rng, _: rng.choice(PLACES)),
+    "name": ("string", _name_from(NAMES)),
+    "city": ("string", _name_from(CITIES)),
+    "day": ("string", lambda rng, _: rng.choice(DAYS)),
+    "month": ("string", lambda rng, _: rng.choice(MONTHS)),
+    "count": ("integer", lambda rng, _: rng.randint(1, 99)),
+    "level": ("integer", lambda rng, _: rng.randint(1, 10)),
+    "size": ("string", lambda rng, _: rng.choice(["small", "medium", "large"])),
+    "minutes": ("integer", lambda rng, _: rng.randint(1, 90)),
+    "price": ("integer", lambda rng, _: rng.randint(1, 999)),
+    "fast": ("boolean", lambda rng, _: rng.random() < 0.5),
+    "title": ("string", lambda rng, _: f"{rng.choice(ADJECTIVES)} {rng.choice(ANIMALS)}"),
+    "item": ("string", lambda rng, _: rng.choice(OBJECTS + FOODS)),
 }
 
 
@@ -76,7 +84,7 @@ def unseen_tool_document(rng: Random, settings: DataSettings, held: bool = False
     fixed = [SCHEMAS[name] for name in rng.sample(list(SCHEMAS), rng.choice((0, 0, 1)))]
     offered = [tool.schema for tool in invented] + fixed
     rng.shuffle(offered)
-    arguments = {parameter: PARAMETERS[parameter][1](rng) for parameter in chosen.parameters}
+    arguments = {parameter: PARAMETERS[parameter][1](rng, settings) for parameter in chosen.parameters}
     verb, noun, name = chosen.verb, chosen.noun, chosen.schema["name"]
     question = _request(rng, verb, noun, arguments)
     works = rng.random() < 0.85

@@ -48,9 +48,31 @@ SYLLABLES = (
 ).split()
 
 
-def made_name(rng: Random) -> str:
-    """A name of two or three syllables that is in no list, so it can only be copied from the prompt."""
+# Beginnings, middles and ends of odd syllables.
+ONSETS = (
+    "b c d f g h j k l m n p qu r s t v w y z bl br ch cl cr dr fl fr gl gr kr pl pr sc sh sk sl sm sn sp st str th tr "
+    "tw wh"
+).split()
+NUCLEI = "a e i o u ai au ea ee ei ia ie io oa oo ou y".split()
+CODAS = ["", *"b ce ck d f g k l ld ll lt m mp n nd ng nk nn nt p r rd rk rn rt s se sh sk ss st t th tt w x".split()]
+
+
+def made_name(rng: Random, odd_share: float) -> str:
+    """A name that is in no list, so it can only be copied from the prompt.
+
+    Two or three plain syllables; a share of the names has odd ones instead. Only those reach the rare tokens, which
+    real names are made of and which the model does not learn to copy otherwise.
+    """
+    if odd_share and rng.random() < odd_share:
+        while (name := _odd_name(rng)) in HELD_OUT_CITIES:
+            pass
+        return name
     return "".join(rng.choice(SYLLABLES) for _ in range(rng.choice((2, 2, 3)))).capitalize()
+
+
+def _odd_name(rng: Random) -> str:
+    syllables = (rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) for _ in range(rng.choice((1, 2, 2))))
+    return "".join(syllables).capitalize()
 
 
 def is_held_out_pair(a: int, b: int) -> bool:
