@@ -6,7 +6,7 @@ use cachalot_planner::{
     calibration,
     catalogue::{Catalogue, EFFICIENCIES},
     published::Kind,
-    validation,
+    report, validation,
 };
 
 #[test]
@@ -50,6 +50,16 @@ fn held_out_results_are_predicted() {
     for comparison in comparisons.iter().filter(|comparison| !comparison.result.calibrates) {
         assert!(comparison.holds(), "{}: {:?}", comparison.result.id, comparison.ratio());
     }
+}
+
+#[test]
+fn the_page_on_ascend_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/can-ascend-match.md");
+    let page = fs::read_to_string(path).unwrap();
+    assert!(
+        page == report::can_ascend_match(&Catalogue::built_in()).unwrap(),
+        "run `cargo run -- plan --report docs/can-ascend-match.md`"
+    );
 }
 
 #[test]
