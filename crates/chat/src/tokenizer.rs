@@ -103,7 +103,7 @@ struct Vocabulary {
     special_ids: HashMap<String, u32>,
     /// The bytes of every token, one after the other.
     bytes: Vec<u8>,
-    /// Where in `bytes` the token with this id lies; empty for ids without a token.
+    /// Where in `bytes` the token with this id lies.
     spans: Vec<Range<u32>>,
     /// Whether the id belongs to the added vocabulary.
     special: Vec<bool>,
@@ -158,7 +158,8 @@ impl Tokenizer {
         self.0.encode(text, &self.0.nothing_added)
     }
 
-    /// The text of `ids`, special tokens spelled out. Ids without a token give nothing, bytes that are no UTF-8 U+FFFD.
+    /// The text of `ids`, special tokens spelled out. Ids without a token give `⟨id⟩`, ids
+    /// outside the vocabulary nothing, bytes that are no UTF-8 U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -172,7 +173,8 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes of the token `id`, which need not be whole characters; empty for ids without a token.
+    /// The bytes of the token `id`, which need not be whole characters; `⟨id⟩` for ids of the model without a token,
+    /// empty for ids outside its vocabulary.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         match self.0.spans.get(id as usize) {
             Some(span) => &self.0.bytes[span.start as usize..span.end as usize],
@@ -268,6 +270,13 @@ impl Vocabulary {
             } else {
                 bytes.extend(byte_level::bytes_of(&token));
             }
+            *span = start..bytes.len() as u32;
+        }
+        // Models have more rows than their tokenizers have tokens. Trained ones never choose the others; of an untrained
+        // one something should be seen.
+        for (id, span) in spans.iter_mut().enumerate().filter(|(_, span)| span.start == span.end) {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(format!("⟨{id}⟩").as_bytes());
             *span = start..bytes.len() as u32;
         }
         let names = [SpecialToken::Bos, SpecialToken::Eos].map(SpecialToken::default_str);

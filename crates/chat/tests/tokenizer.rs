@@ -65,13 +65,13 @@ fn wrong_files_are_refused() {
 fn model_may_have_more_rows_than_tokens() {
     let tokenizer = Tokenizer::from_bytes(&tokenizer_json(), VOCABULARY_SIZE + 100).unwrap();
     assert_eq!(tokenizer.vocabulary_size(), VOCABULARY_SIZE + 100);
-    assert_eq!(tokenizer.token_bytes(VOCABULARY_SIZE as u32 + 5), b"");
+    assert_eq!(tokenizer.token_bytes(VOCABULARY_SIZE as u32 + 5), "⟨2053⟩".as_bytes());
     assert_eq!(tokenizer.token_bytes(u32::MAX), b"");
     assert!(!tokenizer.is_special(u32::MAX));
     let hi = tokenizer.encode_plain("Hi").unwrap();
     assert_eq!(
         tokenizer.decode(&[hi.clone(), vec![VOCABULARY_SIZE as u32 + 5]].concat()),
-        "Hi"
+        "Hi⟨2053⟩"
     );
 }
 

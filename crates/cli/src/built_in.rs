@@ -32,3 +32,8 @@ pub fn open() -> Result<Checkpoint, Error> {
     let files = FILES.map(|(name, content)| (name.to_owned(), Bytes::from_static(content)));
     Checkpoint::from_files(NAME, files.into())
 }
+
+/// Its tokenizer.json, for models that come without one.
+pub fn tokenizer() -> &'static [u8] {
+    include_bytes!("../../../models/tiny/tokenizer.json")
+}

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use cachalot_chat::Tokenizer;
 use cachalot_checkpoint::{
     DeepseekV4Config, available_bytes, published,
     synth::{self, Stages},
@@ -12,7 +13,7 @@ use cachalot_checkpoint::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{error::Error, interrupt::Unfinished, location, numbers, progress::LateBar};
+use crate::{built_in, error::Error, interrupt::Unfinished, location, numbers, progress::LateBar};
 
 /// Files that a model without training can share with the one that it imitates.
 const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
@@ -20,7 +21,8 @@ const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "gener
 /// Write a random model of true shapes, for trying machines without a download.
 ///
 /// Names, types, shapes and shards are those of the release; the text that comes out is noise. The same seed gives
-/// the same bytes everywhere. A folder given to --like also lends its tokenizer.
+/// the same bytes everywhere. A folder given to --like also lends its tokenizer; otherwise the built-in model's, of
+/// 2,048 tokens, is put beside the weights so that `run` works: other tokens then print as ⟨id⟩.
 #[derive(Args, Debug)]
 pub struct SynthArguments {
     /// Folder of a model, or the name of a published one, such as deepseek-ai/DeepSeek-V4-Flash
@@ -73,18 +75,18 @@ pub fn run(arguments: &SynthArguments) -> Result<(), Error> {
     let seconds = started.elapsed().as_secs_f64();
     drop((bar, unfinished));
     let lends_texts = folder.filter(|_| arguments.vocab.is_none());
-    let has_tokenizer = lends_texts.map_or(Ok(false), |folder| copy_texts(&folder, &arguments.out))?;
+    let lent = lends_texts.map_or(Ok(false), |folder| copy_texts(&folder, &arguments.out))?;
+    let tokenizer = match lent {
+        true => "the tokenizer of the model given",
+        false if write_built_in_tokenizer(&arguments.out, config.vocab_size)? => "the built-in model's tokenizer",
+        false => "no tokenizer; `cachalot score --tokens` works without",
+    };
     eprintln!(
-        "wrote {} in {} files in {}, {:.2} GB/s{}",
+        "wrote {} in {} files in {}, {:.2} GB/s; {tokenizer}",
         numbers::bytes(written.bytes),
         written.shards,
         numbers::seconds(seconds),
         written.bytes as f64 / 1e9 / seconds,
-        if has_tokenizer {
-            ""
-        } else {
-            "; it has no tokenizer, `cachalot score --tokens` works without"
-        }
     );
     super::print(&arguments.out.display().to_string())
 }
@@ -147,6 +149,19 @@ fn partial_folder(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     name.into()
+}
+
+/// Puts the built-in model's tokenizer beside the weights, if the vocabulary has room for it.
+fn write_built_in_tokenizer(out: &Path, vocab_size: usize) -> Result<bool, Error> {
+    let tokenizer = built_in::tokenizer();
+    if Tokenizer::from_bytes(tokenizer, vocab_size).is_err() {
+        return Ok(false);
+    }
+    let path = out.join("tokenizer.json");
+    match std::fs::write(&path, tokenizer) {
+        Ok(()) => Ok(true),
+        Err(source) => Err(Error::Write { path, source }),
+    }
 }
 
 /// Copies what the imitated model has of its texts; tells whether there was a tokenizer.
