@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use cachalot_checkpoint::Checkpoint;
-use cachalot_chip::{Chip, ChipTransfer, Mode};
+use cachalot_chip::{ChipTransfer, Mode};
 use cachalot_chip_cpu::{CpuChip, CpuOptions, Kernels};
 use cachalot_model::{Chunk, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool};
 use safetensors::SafeTensors;
