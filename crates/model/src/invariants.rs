@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc};
 
 use cachalot_checkpoint::Checkpoint;
-use cachalot_chip::{Chip, ChipTransfer, Mode, Tensor};
+use cachalot_chip::{ChipTransfer, Mode, Tensor};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
 use proptest::prelude::*;
 
