@@ -72,6 +72,10 @@ fn kl_divergence(p: &[f32], q: &[f32]) -> Option<f64> {
 }
 
 fn relative_error(logits: &[f32], reference: &[f32]) -> f64 {
+    // `max` passes over NaN.
+    if logits.iter().chain(reference).any(|logit| logit.is_nan()) {
+        return f64::INFINITY;
+    }
     let scale = reference.iter().fold(0.0f32, |max, value| max.max(value.abs()));
     let difference = logits
         .iter()
@@ -107,5 +111,6 @@ mod tests {
         assert_eq!(distance.top1_count, 0);
         distance.add(&[f32::NAN, 0.0], &[0.0, 0.0]);
         assert_eq!(distance.kl_max, f64::INFINITY);
+        assert_eq!(distance.relative_error_max, f64::INFINITY);
     }
 }

@@ -12,7 +12,7 @@ pub struct EngineOptions {
     pub context: Option<usize>,
     /// Sessions at once. Default 1.
     pub session_count_max: usize,
-    /// Rows of a prefill step. Default 512.
+    /// Rows of a prefill step, at least 1. Default 512.
     pub prefill_row_count: usize,
 }
 
@@ -36,7 +36,8 @@ pub struct Engine {
 impl Engine {
     /// # Errors
     /// [`Error::Model`] if the state memory cannot be had.
-    pub fn new(model: Model, options: EngineOptions) -> Result<Self, Error> {
+    pub fn new(model: Model, mut options: EngineOptions) -> Result<Self, Error> {
+        options.prefill_row_count = options.prefill_row_count.max(1);
         let pool = model.new_state(&StateOptions {
             // A session starts over with a fresh sequence before it lets go of the old one.
             sequence_count_max: options.session_count_max + 1,

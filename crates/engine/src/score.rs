@@ -46,6 +46,14 @@ pub fn score<E: From<Error>>(
         }
         .into());
     }
+    // A step checks its own tokens only, and the last row of a chunk is scored against the first token of the next.
+    if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
+        let unknown = cachalot_model::Error::Token {
+            token: *token,
+            vocabulary,
+        };
+        return Err(Error::from(unknown).into());
+    }
     let mut sequence = engine.pool().new_sequence().map_err(Error::from)?;
     let row_count = (LOGIT_BYTES_MAX / (4 * vocabulary)).clamp(1, engine.prefill_row_count());
     let mut log_probabilities = Vec::with_capacity(tokens.len() - 1);
@@ -59,14 +67,14 @@ pub fn score<E: From<Error>>(
             tokens: chunk,
             outputs: Outputs::All,
         }];
-        let output = engine
-            .model()
-            .step(&mut engine.pool(), &mut chunks)
-            .map_err(Error::from)?;
+        // Held until the logits are read: the next step, of whatever session, overwrites them.
+        let mut pool = engine.pool();
+        let output = engine.model().step(&mut pool, &mut chunks).map_err(Error::from)?;
         let logits = output
             .map(|output| engine.read(&output))
             .transpose()?
             .unwrap_or_default();
+        drop(pool);
         for logits in logits.chunks_exact(vocabulary) {
             let normaliser = log_sum_exp(logits).ok_or(Error::NonFinite { position: position + 1 })?;
             observe(position, logits)?;
