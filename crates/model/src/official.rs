@@ -72,6 +72,11 @@ fn every_layer_agrees_with_the_transcription() {
             let position = i32::from_le_bytes(*position) as usize;
             let found = &found[position * width..][..width];
             let expected = &expected[index * width..][..width];
+            // `max` passes over NaN.
+            assert!(
+                found.iter().all(|value| value.is_finite()),
+                "layer {layer}, position {position}"
+            );
             let scale = expected.iter().fold(0.0f32, |max, value| max.max(value.abs()));
             let difference = found
                 .iter()

@@ -85,7 +85,9 @@ impl StatePool {
     ) -> Result<Self, Error> {
         let context = config.max_position_embeddings;
         let slot_count = state.sequence_count_max.max(1);
-        let token_count = state.token_count_max.unwrap_or(context).max(1);
+        // More than all sequences can have would never be used.
+        let token_count_max = context.saturating_mul(slot_count);
+        let token_count = state.token_count_max.unwrap_or(context).clamp(1, token_count_max);
         // Each sequence may leave its last page partly empty.
         let full_page_count = token_count.div_ceil(PAGE_TOKEN_COUNT);
         let page_count = full_page_count + slot_count;
@@ -213,10 +215,13 @@ impl StatePool {
             let page = new_pages
                 .pop()
                 .expect("as many pages were taken as are replaced and added");
+            if let Err(error) = self.copy_page(sequence.pages[index], page) {
+                new_pages.push(page);
+                lock(&self.ledger).release_pages(&new_pages);
+                return Err(error);
+            }
             let old = std::mem::replace(&mut sequence.pages[index], page);
-            let copied = self.copy_page(old, page);
             lock(&self.ledger).release_pages(&[old]);
-            copied?;
         }
         sequence.pages.extend(new_pages);
         Ok(())
