@@ -5,13 +5,15 @@ use std::{borrow::Cow, ops::Range, sync::Mutex};
 use cachalot_chip::{Error, OperationKind, Tensor};
 use cachalot_numerics::{Dtype, bf16};
 
-use crate::memory::CpuBuffer;
+use crate::memory::{ChipId, CpuBuffer};
 
 /// Hands out slices of tensors to the one operator that runs, and refuses what would alias.
 ///
-/// It lives while the stream's lock is held, so no other operator touches tensor memory meanwhile; within the operator
-/// every slice handed out is remembered, and a second one may overlap it only if neither is mutable.
+/// It lives while the lock of its chip's stream is held and knows tensors of this chip only, so no other operator touches
+/// their memory meanwhile; within the operator every slice handed out is remembered, and a second one may overlap it only
+/// if neither is mutable.
 pub(crate) struct Access<'a> {
+    chip: ChipId,
     operation: OperationKind,
     /// A mutex only so that an operator's threads may share the access.
     borrows: Mutex<Vec<Borrow>>,
@@ -53,9 +55,10 @@ unsafe impl Element for u16 {
 }
 
 impl<'a> Access<'a> {
-    /// `_stream` proves that the stream's lock is held.
-    pub fn new(_stream: &'a mut (), operation: OperationKind) -> Self {
+    /// `_stream` proves that the lock of the stream of `chip` is held.
+    pub fn new(chip: ChipId, _stream: &'a mut (), operation: OperationKind) -> Self {
         Access {
+            chip,
             operation,
             borrows: Mutex::new(Vec::with_capacity(16)),
             stream: std::marker::PhantomData,
@@ -112,16 +115,17 @@ impl<'a> Access<'a> {
     fn slice<T: Element>(&self, name: &'static str, tensor: &Tensor) -> Result<&'a [T], Error> {
         self.check_element::<T>(name, tensor)?;
         let range = self.register(name, tensor, false)?;
-        // SAFETY: as in `bytes`; buffers are aligned for their dtype (own pages, or checked at load) and offsets are
-        // whole elements; every bit pattern is a `T`.
-        Ok(unsafe { std::slice::from_raw_parts(range.start as *const T, tensor.element_count()) })
+        self.check_alignment::<T>(name, &range)?;
+        // SAFETY: as in `bytes`; the range is aligned; every bit pattern is a `T`.
+        Ok(unsafe { std::slice::from_raw_parts(range.start as *const T, range.len() / size_of::<T>()) })
     }
 
     fn slice_mut<T: Element>(&self, name: &'static str, tensor: &Tensor) -> Result<&'a mut [T], Error> {
         self.check_element::<T>(name, tensor)?;
         let range = self.register(name, tensor, true)?;
+        self.check_alignment::<T>(name, &range)?;
         // SAFETY: as in `slice`; the borrow list rules out any other slice of this range.
-        Ok(unsafe { std::slice::from_raw_parts_mut(range.start as *mut T, tensor.element_count()) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(range.start as *mut T, range.len() / size_of::<T>()) })
     }
 
     fn check_element<T: Element>(&self, name: &'static str, tensor: &Tensor) -> Result<(), Error> {
@@ -137,10 +141,21 @@ impl<'a> Access<'a> {
         })
     }
 
+    /// Buffers are aligned for the type that they were made for; a tensor may look at one as another type.
+    fn check_alignment<T>(&self, name: &'static str, range: &Range<usize>) -> Result<(), Error> {
+        if range.start.is_multiple_of(align_of::<T>()) {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            operation: self.operation,
+            message: format!("'{name}' does not start at a whole element of its buffer"),
+        })
+    }
+
     /// Checks a range against its buffer and against everything borrowed so far, and remembers it.
     fn register(&self, name: &'static str, tensor: &Tensor, mutable: bool) -> Result<Range<usize>, Error> {
-        let buffer = CpuBuffer::of(tensor)?;
-        let end = tensor.byte_offset() + tensor.byte_count();
+        let buffer = CpuBuffer::of(self.chip, tensor)?;
+        let end = tensor.byte_offset().saturating_add(tensor.byte_count());
         let argument = |message: String| Error::Argument {
             operation: self.operation,
             message,
@@ -151,7 +166,7 @@ impl<'a> Access<'a> {
                 buffer.byte_count()
             )));
         }
-        if mutable && matches!(buffer, CpuBuffer::Shared(_)) {
+        if mutable && !buffer.is_writable() {
             return Err(argument(format!("'{name}' is a weight and cannot be written")));
         }
         let base = buffer.as_ptr() as usize;

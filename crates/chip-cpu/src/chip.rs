@@ -9,7 +9,7 @@ use cachalot_numerics::Dtype;
 use crate::{
     access::Access,
     kernels::Kernels,
-    memory::{CHIP_NAME, CpuBuffer, CpuMatrix},
+    memory::{CHIP_NAME, ChipId, CpuBuffer, CpuMatrix},
     operators,
     pool::Pool,
 };
@@ -36,6 +36,7 @@ impl Default for CpuOptions {
 
 /// The CPU.
 pub struct CpuChip {
+    id: ChipId,
     pool: Pool,
     kernels: Kernels,
     /// Held while an operator runs or memory is transferred: operators complete in the order of their calls.
@@ -51,6 +52,7 @@ impl CpuChip {
             Kernels::Portable
         };
         CpuChip {
+            id: ChipId::new(),
             pool: Pool::new(options.threads),
             kernels,
             stream: Mutex::new(()),
@@ -100,11 +102,11 @@ impl Chip for CpuChip {
                 bytes: usize::MAX,
                 reason: format!("shape {shape:?} exceeds the address space"),
             })?;
-        Ok(self.tensor(CpuBuffer::allocate(byte_count)?, dtype, shape))
+        Ok(self.tensor(CpuBuffer::allocate(self.id, byte_count)?, dtype, shape))
     }
 
     fn load(&self, source: TensorSource) -> Result<Tensor, Error> {
-        Ok(self.tensor(CpuBuffer::load(&source)?, source.dtype, &source.shape))
+        Ok(self.tensor(CpuBuffer::load(self.id, &source)?, source.dtype, &source.shape))
     }
 
     fn load_matrix(&self, source: MatrixSource) -> Result<Matrix, Error> {
@@ -116,7 +118,7 @@ impl Chip for CpuChip {
     fn write(&self, tensor: &Tensor, bytes: &[u8]) -> Result<(), Error> {
         check_length(tensor, bytes.len())?;
         let mut stream = self.lock();
-        Access::new(&mut stream, OperationKind::CopyTensor)
+        Access::new(self.id, &mut stream, OperationKind::CopyTensor)
             .bytes_mut("host copy", tensor)?
             .copy_from_slice(bytes);
         Ok(())
@@ -125,14 +127,14 @@ impl Chip for CpuChip {
     fn read(&self, tensor: &Tensor, bytes: &mut [u8]) -> Result<(), Error> {
         check_length(tensor, bytes.len())?;
         let mut stream = self.lock();
-        bytes.copy_from_slice(Access::new(&mut stream, OperationKind::CopyTensor).bytes("host copy", tensor)?);
+        bytes.copy_from_slice(Access::new(self.id, &mut stream, OperationKind::CopyTensor).bytes("host copy", tensor)?);
         Ok(())
     }
 
     fn enqueue(&self, mode: Mode, operation: &Operation<'_>) -> Result<(), Error> {
         operation.check()?;
         let mut stream = self.lock();
-        let access = Access::new(&mut stream, operation.kind());
+        let access = Access::new(self.id, &mut stream, operation.kind());
         let context = operators::Context {
             access,
             pool: &self.pool,

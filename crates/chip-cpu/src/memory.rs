@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -13,9 +13,28 @@ use memmap2::{MmapOptions, MmapRaw};
 /// Name under which this chip appears in errors and on the command line.
 pub(crate) const CHIP_NAME: &str = "cpu";
 
+/// Tells the chips of a process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChipId(u64);
+
+impl ChipId {
+    /// A number that no other chip has.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        ChipId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Bytes of a tensor.
 #[derive(Debug)]
-pub(crate) enum CpuBuffer {
+pub(crate) struct CpuBuffer {
+    /// The chip whose stream orders the accesses.
+    chip: ChipId,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
     /// Anonymous pages, zero until written and committed when touched.
     Owned(MmapRaw),
     /// Bytes of somebody else, usually a mapped file. Never written.
@@ -29,53 +48,63 @@ impl Buffer for CpuBuffer {
 }
 
 impl CpuBuffer {
-    pub fn allocate(byte_count: usize) -> Result<Self, Error> {
-        // A mapping of zero bytes is an error of the system, an empty tensor is not.
-        let map = MmapOptions::new().len(byte_count.max(1)).no_reserve_swap().map_anon();
-        let map = map.map_err(|error| Error::OutOfMemory {
-            bytes: byte_count,
-            reason: error.to_string(),
-        })?;
-        Ok(CpuBuffer::Owned(MmapRaw::from(map)))
+    pub fn allocate(chip: ChipId, byte_count: usize) -> Result<Self, Error> {
+        let memory = Memory::Owned(allocate(byte_count)?);
+        Ok(CpuBuffer { chip, memory })
     }
 
     /// Keeps the source's bytes if they are aligned for `dtype`, else copies them.
-    pub fn load(source: &TensorSource) -> Result<Self, Error> {
+    pub fn load(chip: ChipId, source: &TensorSource) -> Result<Self, Error> {
         source.check()?;
-        if (source.data.as_ptr() as usize).is_multiple_of(source.dtype.byte_count()) {
-            return Ok(CpuBuffer::Shared(source.data.clone()));
-        }
-        let buffer = CpuBuffer::allocate(source.data.len())?;
-        if let CpuBuffer::Owned(map) = &buffer {
+        let memory = if (source.data.as_ptr() as usize).is_multiple_of(source.dtype.byte_count()) {
+            Memory::Shared(source.data.clone())
+        } else {
+            let map = allocate(source.data.len())?;
             // SAFETY: the new mapping is at least as long as the source and nobody else knows it yet.
             unsafe { std::ptr::copy_nonoverlapping(source.data.as_ptr(), map.as_mut_ptr(), source.data.len()) };
-        }
-        Ok(buffer)
+            Memory::Owned(map)
+        };
+        Ok(CpuBuffer { chip, memory })
     }
 
-    pub fn of(tensor: &Tensor) -> Result<&CpuBuffer, Error> {
-        tensor
-            .buffer()
-            .as_any()
-            .downcast_ref()
+    /// The buffer behind a tensor of `chip`.
+    pub fn of(chip: ChipId, tensor: &Tensor) -> Result<&CpuBuffer, Error> {
+        let buffer: Option<&CpuBuffer> = tensor.buffer().as_any().downcast_ref();
+        buffer
+            .filter(|buffer| buffer.chip == chip)
             .ok_or_else(|| Error::ForeignTensor {
                 chip: CHIP_NAME.to_owned(),
             })
     }
 
+    /// Whether operators may write to it.
+    pub fn is_writable(&self) -> bool {
+        matches!(self.memory, Memory::Owned(_))
+    }
+
     pub fn as_ptr(&self) -> *const u8 {
-        match self {
-            CpuBuffer::Owned(map) => map.as_ptr(),
-            CpuBuffer::Shared(bytes) => bytes.as_ptr(),
+        match &self.memory {
+            Memory::Owned(map) => map.as_ptr(),
+            Memory::Shared(bytes) => bytes.as_ptr(),
         }
     }
 
     pub fn byte_count(&self) -> usize {
-        match self {
-            CpuBuffer::Owned(map) => map.len(),
-            CpuBuffer::Shared(bytes) => bytes.len(),
+        match &self.memory {
+            Memory::Owned(map) => map.len(),
+            Memory::Shared(bytes) => bytes.len(),
         }
     }
+}
+
+fn allocate(byte_count: usize) -> Result<MmapRaw, Error> {
+    // A mapping of zero bytes is an error of the system, an empty tensor is not.
+    let map = MmapOptions::new().len(byte_count.max(1)).no_reserve_swap().map_anon();
+    let map = map.map_err(|error| Error::OutOfMemory {
+        bytes: byte_count,
+        reason: error.to_string(),
+    })?;
+    Ok(MmapRaw::from(map))
 }
 
 /// A weight matrix in its stored form.

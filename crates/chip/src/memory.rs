@@ -39,7 +39,8 @@ impl TensorSource {
     /// # Errors
     /// [`Error::SourceLength`].
     pub fn check(&self) -> Result<(), Error> {
-        let expected = self.shape.iter().product::<usize>() * self.dtype.byte_count();
+        let sides = self.shape.iter();
+        let expected = sides.fold(self.dtype.byte_count(), |count, side| count.saturating_mul(*side));
         check_length(&self.name, expected, self.data.len())
     }
 }
@@ -50,7 +51,13 @@ impl MatrixSource {
     /// # Errors
     /// [`Error::SourceLength`].
     pub fn check(&self) -> Result<(), Error> {
-        let weights = self.rows * self.format.row_byte_count(self.columns);
+        // No format has more than four bytes an element.
+        let is_addressable = self.rows.saturating_mul(self.columns) <= usize::MAX / 4;
+        let weights = if is_addressable {
+            self.rows * self.format.row_byte_count(self.columns)
+        } else {
+            usize::MAX
+        };
         check_length(&self.name, weights, self.weights.len())?;
         let scales = self.format.byte_count(self.rows, self.columns) - weights;
         check_length(&self.name, scales, self.scales.len())
