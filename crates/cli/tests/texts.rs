@@ -202,3 +202,22 @@ fn evaluation_counts_exact_answers() {
     let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(words[..3], ["sum", "5", "20.0%"]);
 }
+
+/// Sums stand in the window; calls and recall need what the compressors kept and the indexer chose. An engine that gets
+/// one of these wrong answers next to nothing; another order of sums costs an answer here and there.
+#[test]
+fn the_built_in_model_calculates_calls_tools_and_remembers() {
+    let kinds = ["sums", "tool_get_weather", "recall_330", "recall_1000"];
+    let arguments = kinds.iter().flat_map(|kind| ["--kind", *kind]);
+    let arguments: Vec<&str> = ["eval", "--limit", "6", "--json"]
+        .into_iter()
+        .chain(arguments)
+        .collect();
+    let value = json(&arguments);
+    let found = value["kinds"].as_array().unwrap();
+    assert_eq!(found.len(), kinds.len());
+    for kind in found {
+        assert_eq!(kind["cases"], 6, "{kind}");
+        assert!(kind["exact"].as_u64().unwrap() >= 4, "{kind}");
+    }
+}

@@ -8,7 +8,7 @@
 //! | [`ModelOptions`], [`StateOptions`] | numeric mode, KV format, sizes |
 //!
 //! The forward pass is written in `attention.rs`, `experts.rs` and `step.rs`, in the order of sections 1 to 6 of the V4
-//! architecture notes. This crate enqueues operators and counts tokens; it never sees a float.
+//! architecture notes. This crate enqueues operators and counts tokens; it never sees an activation.
 //! It must not know threads, sockets or vendors.
 
 mod attention;
