@@ -140,6 +140,7 @@ fn impossible_values_are_refused_by_name() {
         ),
         ("compress_ratios", json!(4), "a list of"),
         ("sliding_window", json!(0), "from 1 to"),
+        ("index_topk", json!(1 << 30), "from 1 to 65536"),
         ("hc_eps", json!(-1e-6), "above 0"),
         ("hc_eps", json!(1e-300), "32 bits"),
         ("rms_norm_eps", json!(null), "missing"),

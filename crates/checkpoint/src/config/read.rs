@@ -57,7 +57,7 @@ pub(super) fn config(fields: &Fields<'_>) -> Result<DeepseekV4Config, Error> {
         num_hash_layers: num_hash_layers(fields, num_hidden_layers)?,
         index_n_heads: fields.count("index_n_heads", limits::HEADS)?,
         index_head_dim: fields.count("index_head_dim", limits::HEAD_DIM)?,
-        index_topk: fields.count("index_topk", limits::POSITIONS)?,
+        index_topk: fields.count("index_topk", limits::TOP_K)?,
         hc_mult: fields.count("hc_mult", limits::STREAMS)?,
         hc_sinkhorn_iters: fields.count("hc_sinkhorn_iters", limits::SINKHORN_ROUNDS)?,
         hc_eps: single(fields, "hc_eps", 1.0)?,
