@@ -72,10 +72,11 @@ impl Talk<'_> {
         };
         let answered = self.exchanges.pop_if(|(last, _)| *last == question);
         self.sampling.seed = self.sampling.seed.wrapping_add(1);
-        let result = self.ask(question.clone());
-        if let (Err(_), Some(answered)) = (&result, answered) {
+        let kept_count = self.exchanges.len();
+        let result = self.ask(question);
+        if self.exchanges.len() == kept_count {
             // The old answer is better than none.
-            self.exchanges.push(answered);
+            self.exchanges.extend(answered);
         }
         result
     }
