@@ -57,9 +57,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// All names, those that are spelled most like `name` first.
 pub fn nearest(name: &str) -> Vec<&'static str> {
+    nearest_of(name, names())
+}
+
+/// `names`, those that are spelled most like `name` first. Owners before a slash and capitals do not count.
+pub fn nearest_of<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = bare(name).to_lowercase();
-    let mut names: Vec<&'static str> = names().collect();
-    names.sort_by_cached_key(|release| distance(&wanted, &bare(release).to_lowercase()));
+    let mut names: Vec<&str> = names.collect();
+    names.sort_by_cached_key(|other| distance(&wanted, &bare(other).to_lowercase()));
     names
 }
 

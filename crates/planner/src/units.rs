@@ -137,34 +137,11 @@ fn grouped(value: i64) -> String {
     text
 }
 
-/// The names that are spelled most like `wanted`, nearest first.
+/// The `count` names that are spelled most like `wanted`, nearest first.
 pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>, count: usize) -> String {
-    let wanted = wanted.to_lowercase();
-    let mut names: Vec<&str> = names.collect();
-    names.sort_by_cached_key(|name| {
-        let name = name.to_lowercase();
-        let bare = name.rsplit('/').next().unwrap_or(&name).to_owned();
-        let wanted_bare = wanted.rsplit('/').next().unwrap_or(&wanted);
-        edit_distance(wanted_bare, &bare)
-    });
+    let mut names = cachalot_checkpoint::published::nearest_of(wanted, names);
     names.truncate(count);
     names.join(", ")
-}
-
-/// Edit distance; of the first text at most 100 characters count.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().take(100).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let replaced = diagonal + (a != *b) as usize;
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 #[cfg(test)]
