@@ -87,6 +87,21 @@ fn swiglu_clamps_the_gate_from_above_and_the_other_side_on_both_ends() {
 }
 
 #[test]
+fn a_nan_gate_stays_nan() {
+    let chip = chip();
+    let [gate, up] = [[f32::NAN], [1.0]].map(|values| f32s(&chip, &[1, 1], &values));
+    let out = chip.allocate(Dtype::F32, &[1, 1]).unwrap();
+    let swiglu = SwiGlu {
+        gate: &gate,
+        up: &up,
+        limit: 10.0,
+        out: &out,
+    };
+    chip.enqueue(Mode::Reference, &swiglu.into()).unwrap();
+    assert!(chip.read_f32(&out).unwrap()[0].is_nan());
+}
+
+#[test]
 fn a_packed_row_has_codes_then_tail_then_scales() {
     let chip = chip();
     let mut values = vec![0.0; 130];

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cachalot_chip::{Add, Chip, ChipTransfer, Error, Mode, Tensor, TensorSource};
+use cachalot_chip::{Add, Chip, ChipTransfer, Error, Linear, LinearRounding, MatrixSource, Mode, Tensor, TensorSource};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
-use cachalot_numerics::Dtype;
+use cachalot_numerics::{Dtype, MatrixFormat};
 
 /// `out = a + a` with `a` from the test.
 fn add(chip: &CpuChip, a: &Tensor) -> Result<Vec<f32>, Error> {
@@ -71,4 +71,36 @@ fn sizes_beyond_the_address_space_are_errors() {
         data: Bytes::from_static(&[0; 4]),
     };
     assert!(matches!(chip.load(source), Err(Error::SourceLength { .. })));
+}
+
+/// The fast kernels do not carry e4m3's NaN through, so in every mode it ends at the matrix's first use.
+#[test]
+fn a_nan_weight_is_named() {
+    let chip = CpuChip::new(CpuOptions::default());
+    let mut weights = vec![0x38u8; 3 * 5000];
+    weights[2 * 5000 + 17] = 0xFF;
+    let weight = chip
+        .load_matrix(MatrixSource {
+            name: "layers.0.attn.wq_a".to_owned(),
+            rows: 3,
+            columns: 5000,
+            format: MatrixFormat::FP8,
+            weights: weights.into(),
+            scales: vec![127; 40].into(),
+        })
+        .unwrap();
+    let x = chip.allocate(Dtype::F32, &[1, 5000]).unwrap();
+    let out = chip.allocate(Dtype::F32, &[1, 3]).unwrap();
+    for mode in Mode::ALL {
+        let rounding = LinearRounding::F32;
+        let linear = Linear {
+            x: &x,
+            weight: &weight,
+            rounding,
+            out: &out,
+        };
+        let error = chip.enqueue(mode, &linear.into()).unwrap_err();
+        let (name, index) = ("layers.0.attn.wq_a".to_owned(), 10017);
+        assert_eq!(error, Error::BadWeight { name, index });
+    }
 }

@@ -80,6 +80,14 @@ pub enum Error {
         /// The value found, as text.
         value: String,
     },
+    /// A stored weight is NaN.
+    #[error("'{name}': weight {index} is NaN; the file is damaged: verify its hash and download it again")]
+    BadWeight {
+        /// The matrix.
+        name: String,
+        /// Position in the weight tensor.
+        index: usize,
+    },
     /// A handle of another chip was passed.
     #[error("a tensor of another chip was passed to chip '{chip}'")]
     ForeignTensor {

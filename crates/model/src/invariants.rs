@@ -98,9 +98,9 @@ proptest! {
     fn chunking_changes_nothing(
         length in 1usize..420,
         cuts in prop::collection::vec(1usize..200, 0..6),
-        official in any::<bool>(),
+        mode in prop::sample::select(Mode::ALL.to_vec()),
     ) {
-        let model = model(if official { Mode::Official } else { Mode::Reference });
+        let model = model(mode);
         let mut pool = pool(&model);
         let tokens = text(&model, 1, length);
         let mut whole = pool.new_sequence().expect("a slot");

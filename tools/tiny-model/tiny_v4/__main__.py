@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     samples.add_argument("--temperature", type=float, default=0.0)
     samples.add_argument("--tokens", type=int, default=160)
     exported = command("export", "write the checkpoint in the official format")
-    exported.add_argument("--out", type=Path, default=PUBLISHED)
+    exported.add_argument("--out", type=Path, required=True, help=f"folder to write; the published model is {PUBLISHED}")
     command("check", "compare fused kernels, packing and the exported files (transformers) with the plain model")
     return root
 

@@ -65,7 +65,7 @@ pub(super) fn config(fields: &Fields<'_>) -> Result<DeepseekV4Config, Error> {
         rope_theta: rope.theta,
         compress_rope_theta: rope.compress_theta,
         rope_scaling: rope.scaling,
-        sliding_window: fields.count("sliding_window", limits::POSITIONS)?,
+        sliding_window: fields.count("sliding_window", limits::WINDOW)?,
         swiglu_limit: single(fields, "swiglu_limit", 1e9)?,
         routed_scaling_factor: single(fields, "routed_scaling_factor", 1e9)?,
         norm_topk_prob: fields.boolean("norm_topk_prob")?,

@@ -15,6 +15,7 @@ pub(super) mod limits {
     pub const EXPERTS: usize = 1 << 14;
     /// Entries that a token selects: a row of that many is written for each token of a step.
     pub const TOP_K: usize = 1 << 16;
+    pub const WINDOW: usize = 1 << 16;
     pub const STREAMS: usize = 16;
     pub const SINKHORN_ROUNDS: usize = 1000;
     pub const POSITIONS: usize = 1 << 30;

@@ -273,7 +273,7 @@ pub(super) unsafe fn fp8_factor(scale: f32) -> __m256 {
 /// Eight e4m3 codes times 2^-8.
 ///
 /// An e4m3 code moved into the bits of an f16 is the same number with the exponent's bias off by 8, subnormal or not.
-/// The two NaN codes, which no released file holds, become ±480 before scaling.
+/// The two NaN codes would become ±480 before scaling; a matrix that holds one is refused when it is first used.
 ///
 /// # Safety
 /// AVX2 and F16C; 8 readable bytes.

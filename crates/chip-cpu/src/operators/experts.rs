@@ -30,7 +30,9 @@ pub(super) fn swiglu(context: &Context<'_>, operation: &SwiGlu<'_>) -> Result<()
 }
 
 fn clamped_swiglu(gate: f32, up: f32, limit: f32) -> f32 {
-    silu(gate.min(limit)) * up.clamp(-limit, limit)
+    // Unlike `min`, a comparison keeps NaN.
+    let gate = if gate > limit { limit } else { gate };
+    silu(gate) * up.clamp(-limit, limit)
 }
 
 /// The rows that chose one expert.

@@ -56,12 +56,12 @@ fn as_text(cpu: &CpuChip, description: &Description) -> String {
     for (name, details) in PLANNED {
         text.push_str(&format!("{name:10} {:9} {details}\n", Evidence::Planned.to_string()));
     }
-    text.push_str(&format!("\nOperators on {}:\n{:26}", description.name, ""));
+    text.push_str(&format!("\nOperators on {}:\n{:28}", description.name, ""));
     for mode in Mode::ALL {
         text.push_str(&format!("{:11}", mode.to_string()));
     }
     for kind in OperationKind::ALL {
-        text.push_str(&format!("\n  {:24}", kind.to_string()));
+        text.push_str(&format!("\n  {:26}", kind.to_string()));
         for mode in Mode::ALL {
             text.push_str(&format!("{:11}", cpu.support(*kind, mode).to_string()));
         }

@@ -92,6 +92,13 @@ pub fn run(arguments: &RunArguments) -> Result<(), Error> {
     if arguments.verbose {
         tell_turn(&turn);
     }
+    if !arguments.json && turn.finish_reason() == "length" {
+        // A cut answer looks like a wrong one, and one that was cut while thinking like none at all.
+        eprintln!(
+            "notice: stopped after {} tokens, at the limit of --max-tokens or --context",
+            turn.token_count
+        );
+    }
     match turn.is_cancelled() {
         true => Err(Error::interrupted()),
         false => Ok(()),
