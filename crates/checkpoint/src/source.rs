@@ -54,6 +54,10 @@ impl Source {
             return Ok(self.in_memory(name));
         };
         match fs::metadata(&path) {
+            // A pipe would be waited for, and a device may never end.
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(io_error("read", path, std::io::Error::other("it is no ordinary file")));
+            }
             Ok(metadata) if metadata.len() > TEXT_BYTES_MAX => {
                 let reason = format!("it has {} bytes, the limit is {TEXT_BYTES_MAX}", metadata.len());
                 return Err(io_error("read", path, std::io::Error::other(reason)));
