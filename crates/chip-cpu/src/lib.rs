@@ -6,7 +6,7 @@
 //! | `memory`, `access` | pages and mapped files; the slices that one operator may touch |
 //! | `pool` | threads that spin between operators and park when idle |
 //! | `product` | matrix products: one parallel region for a list of them, portable and SIMD |
-//! | `avx2` | SIMD kernels for x86-64 |
+//! | `avx2`, `avx512`, `amx` | SIMD kernels for x86-64, and its tile unit |
 //! | `operators` | everything else, one file a topic |
 //!
 //! Weights stay where they are: a mapped checkpoint is computed on in its stored format and never copied.
@@ -29,7 +29,11 @@ compile_error!("the CPU kernels read little-endian checkpoints in place");
 
 mod access;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod chip;
 mod kernels;
 mod memory;
@@ -39,4 +43,4 @@ mod product;
 mod vector;
 
 pub use chip::{CpuChip, CpuOptions};
-pub use kernels::Kernels;
+pub use kernels::{Kernels, UnknownKernels};

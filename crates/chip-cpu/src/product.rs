@@ -106,11 +106,15 @@ pub(crate) fn run(pool: &Pool, kernels: Chosen, products: &[Product<'_>]) {
 
 /// Rows `first .. first + count` of a product.
 fn multiply(kernels: Chosen, product: &Product<'_>, first: usize, count: usize) {
-    match kernels {
-        #[cfg(target_arch = "x86_64")]
-        Chosen::Avx2(avx2) if avx2.multiply(product, first, count) => {}
-        _ => multiply_portable(product, first, count),
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = kernels.avx2()
+        && avx2.multiply(product, first, count)
+    {
+        return;
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let Chosen {} = kernels;
+    multiply_portable(product, first, count);
 }
 
 /// Plain Rust, compiled a second time for wider registers: the compiler never fuses or reorders floating-point

@@ -41,16 +41,16 @@ pub(crate) fn cross_dots(
     out_stride: usize,
 ) {
     assert!(a.holds(width) && b.holds(width), "vectors in range");
-    match kernels {
-        #[cfg(target_arch = "x86_64")]
-        Chosen::Avx2(avx2) => avx2.dots(a, b, width, out, out_stride),
-        Chosen::Portable => {
-            for i in 0..a.count {
-                for j in 0..b.count {
-                    let (a, b) = (&a.values[i * a.stride..][..width], &b.values[j * b.stride..][..width]);
-                    out[i * out_stride + j] = dot(a, b);
-                }
-            }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = kernels.avx2() {
+        return avx2.dots(a, b, width, out, out_stride);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let Chosen {} = kernels;
+    for i in 0..a.count {
+        for j in 0..b.count {
+            let (a, b) = (&a.values[i * a.stride..][..width], &b.values[j * b.stride..][..width]);
+            out[i * out_stride + j] = dot(a, b);
         }
     }
 }

@@ -79,15 +79,13 @@ thread_local! {
 
 /// All heads over the unpacked keys of the scratch memory.
 fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, scratch: &mut Scratch, out: &mut [f32]) {
-    match context.chosen() {
-        #[cfg(target_arch = "x86_64")]
-        Chosen::Avx2(avx2) => avx2.attend(heads, &scratch.keys, &mut scratch.scores, out),
-        Chosen::Portable => {
-            let rows = heads.queries.chunks_exact(heads.width).zip(heads.sinks);
-            for ((query, sink), out) in rows.zip(out.chunks_exact_mut(heads.width)) {
-                attend(context.mode, query, &scratch.keys, *sink, heads.scale, out);
-            }
-        }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = context.chosen().avx2() {
+        return avx2.attend(heads, &scratch.keys, &mut scratch.scores, out);
+    }
+    let rows = heads.queries.chunks_exact(heads.width).zip(heads.sinks);
+    for ((query, sink), out) in rows.zip(out.chunks_exact_mut(heads.width)) {
+        attend(context.mode, query, &scratch.keys, *sink, heads.scale, out);
     }
 }
 

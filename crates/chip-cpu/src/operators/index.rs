@@ -129,7 +129,7 @@ fn official_scores(query: &[f32], weights: &[f32], keys: &EntryReader<'_>, visib
     let mut key = vec![0.0; width];
     let weights: Vec<f32> = weights.iter().map(|weight| bf16::round(*weight)).collect();
     let score = |index: usize| {
-        keys.packing.unpack(Chosen::Portable, keys.row(index), &mut key);
+        keys.packing.unpack(Chosen::PORTABLE, keys.row(index), &mut key);
         let mut score = 0.0;
         for (head, weight) in query.chunks_exact(width).zip(&weights) {
             score += bf16::round(bf16::round(dot(head, &key)).max(0.0) * weight);

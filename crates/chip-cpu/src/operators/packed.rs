@@ -70,11 +70,15 @@ impl Packing {
 
     /// Unpacks a row into `out` (`width` long). Exact.
     pub fn unpack(&self, kernels: Chosen, row: &[u8], out: &mut [f32]) {
-        match kernels {
-            #[cfg(target_arch = "x86_64")]
-            Chosen::Avx2(avx2) if avx2.unpack(self, row, out) => {}
-            _ => self.unpack_portable(row, out),
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = kernels.avx2()
+            && avx2.unpack(self, row, out)
+        {
+            return;
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let Chosen {} = kernels;
+        self.unpack_portable(row, out);
     }
 
     fn unpack_portable(&self, row: &[u8], out: &mut [f32]) {

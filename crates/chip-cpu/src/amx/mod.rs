@@ -1,0 +1,48 @@
+//! The tile unit of x86-64 (AMX) with bf16 operands.
+//!
+//! A tile is 16 rows of 64 bytes. One [`tile::multiply_add`] multiplies a tile of 16 × 32 values by one of 32 × 16 and
+//! adds the product to a tile of 16 × 16 sums, 16 cycles for 8192 multiply-adds. What an element becomes depends on its
+//! row of the one operand, its column of the other and its sum so far, and on nothing else: not on how many rows and
+//! columns the tiles have.
+
+pub(crate) mod tile;
+
+use std::{arch::x86_64::__cpuid_count, sync::OnceLock};
+
+use crate::avx512::Avx512;
+
+/// Proof that this processor has AMX with bf16 operands, that the system lets this process use it, and what [`Avx512`]
+/// proves.
+#[derive(Clone, Copy)]
+pub(crate) struct Amx(());
+
+impl Amx {
+    /// The proof, if processor and system give it. The first call asks the system.
+    pub fn detect() -> Option<Self> {
+        static IS_PERMITTED: OnceLock<bool> = OnceLock::new();
+        let is_permitted = *IS_PERMITTED.get_or_init(|| Avx512::detect().is_some() && has_bf16_tiles() && permit());
+        is_permitted.then_some(Amx(()))
+    }
+}
+
+fn has_bf16_tiles() -> bool {
+    const FEATURES: u32 = 7;
+    const BF16: u32 = 1 << 22;
+    const TILE: u32 = 1 << 24;
+    // The leaf exists wherever AVX-512 does.
+    __cpuid_count(FEATURES, 0).edx & (BF16 | TILE) == BF16 | TILE
+}
+
+/// Asks the system for the tiles' state, which it saves only for processes that asked; holds for all threads.
+#[cfg(target_os = "linux")]
+fn permit() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and touches no memory of this process. Systems that do not know it refuse.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permit() -> bool {
+    false
+}
