@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`bf16`], [`e4m3`], [`e8m0`], [`e2m1`] | element codecs: decode exactly, encode to nearest with ties to the even code |
 //! | [`Dtype`] | element types as they are named in safetensors headers |
-//! | [`MatrixFormat`] | how a weight matrix is laid out (plain, FP8 blocks, FP4 groups) and how many bytes it takes |
+//! | [`MatrixFormat`] | how a weight matrix is laid out (plain, FP8 blocks, FP4 groups, integers) and how many bytes it takes |
+//! | [`integer`], [`requantise`] | low-bit integer groups: what codes and scales mean, and how weights become them |
 //! | [`quantise`] | rounding of activations, KV rows and index keys to scaled groups |
 //! | [`hadamard`] | the orthonormal Walsh-Hadamard transform of the V4 indexer |
 //!
@@ -25,8 +26,11 @@ pub mod e2m1;
 pub mod e4m3;
 pub mod e8m0;
 pub mod hadamard;
+pub mod integer;
 mod matrix;
 pub mod quantise;
+pub mod requantise;
 
 pub use dtype::Dtype;
+pub use integer::IntegerWidth;
 pub use matrix::{MatrixFormat, ScaleDtype, decode_matrix};

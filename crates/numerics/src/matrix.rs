@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Dtype, bf16, e2m1, e4m3, e8m0};
+use crate::{Dtype, IntegerWidth, bf16, e2m1, e4m3, e8m0, integer};
 
 /// How the scales of FP8 blocks are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +59,9 @@ pub enum MatrixFormat {
         /// Columns that share a scale (32).
         group: usize,
     },
+    /// Packed integer codes; one scale byte for each 32 columns of a row, scale tensor `[rows, ceil(columns / 32)]`.
+    /// See [`crate::integer`].
+    Integer(IntegerWidth),
 }
 
 impl MatrixFormat {
@@ -84,14 +87,25 @@ impl MatrixFormat {
             MatrixFormat::Bf16 => Dtype::Bf16,
             MatrixFormat::Fp8Block { .. } => Dtype::F8E4m3,
             MatrixFormat::Fp4Group { .. } => Dtype::I8,
+            MatrixFormat::Integer(_) => Dtype::U8,
         }
     }
 
-    /// Shape of the stored weight tensor: packed FP4 halves the columns.
+    /// Shape of the stored weight tensor: packed FP4 halves the columns, integers have those of their bytes.
     pub const fn weight_shape(self, rows: usize, columns: usize) -> [usize; 2] {
         match self {
             MatrixFormat::Fp4Group { .. } => [rows, columns.div_ceil(2)],
+            MatrixFormat::Integer(width) => [rows, width.row_byte_count(columns)],
             _ => [rows, columns],
+        }
+    }
+
+    /// Columns of a matrix whose stored weight tensor has `stored` columns; none if packed codes do not fill it.
+    pub const fn columns(self, stored: usize) -> Option<usize> {
+        match self {
+            MatrixFormat::Fp4Group { .. } => stored.checked_mul(2),
+            MatrixFormat::Integer(width) => width.columns(stored),
+            _ => Some(stored),
         }
     }
 
@@ -108,6 +122,7 @@ impl MatrixFormat {
                 [rows.div_ceil(block_rows), columns.div_ceil(block_columns)],
             )),
             MatrixFormat::Fp4Group { group } => Some((Dtype::F8E8m0, [rows, columns.div_ceil(group)])),
+            MatrixFormat::Integer(_) => Some((Dtype::U8, [rows, columns.div_ceil(integer::GROUP)])),
         }
     }
 
@@ -173,6 +188,10 @@ impl MatrixFormat {
                     }
                 }
             }
+            MatrixFormat::Integer(width) => {
+                let group_count = columns.div_ceil(integer::GROUP);
+                width.decode_row(codes, &scales[row * group_count..][..group_count], out);
+            }
         }
     }
 }
@@ -187,6 +206,13 @@ impl fmt::Display for MatrixFormat {
             }
             MatrixFormat::Fp4Group { group } => {
                 write!(formatter, "FP4 e2m1 groups of {group} with F8_E8M0 scales")
+            }
+            MatrixFormat::Integer(width) => {
+                write!(
+                    formatter,
+                    "{width} in groups of {} with one-byte scales",
+                    integer::GROUP
+                )
             }
         }
     }
