@@ -14,7 +14,7 @@ use cachalot_chip::{
     MatrixSource, Mode, Operation, RowFormat, Rows, SelectEntries, Tensor,
 };
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
-use cachalot_numerics::{Dtype, MatrixFormat, bf16, e4m3};
+use cachalot_numerics::{Dtype, IntegerWidth, MatrixFormat, bf16, e4m3};
 
 /// Weights of a measurement of memory speed are taken in turns from this much memory, beyond all caches of one core.
 const FOOTPRINT_BYTES: usize = 400 << 20;
@@ -42,6 +42,30 @@ fn main() {
         ("FP4 expert w2 4096x2048", MatrixFormat::FP4, 4096, 2048),
         ("BF16 head 4096x4096 (a part)", MatrixFormat::Bf16, 4096, 4096),
         ("F32 4096x4096", MatrixFormat::F32, 4096, 4096),
+        (
+            "int4 wq_b 32768x1024",
+            MatrixFormat::Integer(IntegerWidth::Int4),
+            32768,
+            1024,
+        ),
+        (
+            "int4 wq_a 1024x4096",
+            MatrixFormat::Integer(IntegerWidth::Int4),
+            1024,
+            4096,
+        ),
+        (
+            "int6 wq_b 32768x1024",
+            MatrixFormat::Integer(IntegerWidth::Int6),
+            32768,
+            1024,
+        ),
+        (
+            "int8 head 4096x4096 (a part)",
+            MatrixFormat::Integer(IntegerWidth::Int8),
+            4096,
+            4096,
+        ),
     ];
     for (name, format, rows, columns) in shapes {
         if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
@@ -243,6 +267,7 @@ impl<'a> Bench<'a> {
             columns,
             format,
             weights: weights(format, weight_byte_count),
+            // A scale far from one in every format, and one that each format has.
             scales: Bytes::from(vec![120; byte_count - weight_byte_count]),
         };
         let count = FOOTPRINT_BYTES.div_ceil(byte_count);

@@ -196,6 +196,12 @@ impl CpuMatrix {
         let Some((dtype, _)) = self.format.scale_shape(self.rows, self.columns) else {
             return Ok(());
         };
+        if let MatrixFormat::Integer(width) = self.format {
+            return match self.scales.iter().position(|code| !width.has_scale(*code)) {
+                Some(index) => Err(bad(index, format!("byte {:#04x}", self.scales[index]))),
+                None => Ok(()),
+            };
+        }
         if dtype == Dtype::F8E8m0 {
             return match self.scales.iter().position(|code| *code == e8m0::NAN) {
                 Some(index) => Err(bad(index, "NaN".to_owned())),

@@ -9,6 +9,7 @@ mod attend;
 mod dots;
 mod product;
 mod stored;
+mod stored_integer;
 mod unpack;
 
 use crate::{

@@ -58,6 +58,9 @@ pub(super) fn multiply(_: Avx2, product: &Product<'_>, first: usize, count: usiz
                 multiply_stored(stored, product, first, count);
             }
             AnyStored::Fp8(_) | AnyStored::Fp4(_) => return false,
+            AnyStored::Int4(stored) => multiply_stored(stored, product, first, count),
+            AnyStored::Int6(stored) => multiply_stored(stored, product, first, count),
+            AnyStored::Int8(stored) => multiply_stored(stored, product, first, count),
         }
     }
     true

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use cachalot_numerics::{MatrixFormat, ScaleDtype, e2m1};
+use cachalot_numerics::{IntegerWidth, MatrixFormat, ScaleDtype, e2m1};
 
+use super::stored_integer::StoredInteger;
 use crate::memory::CpuMatrix;
 
 /// Columns that are decoded at once.
@@ -76,6 +77,9 @@ pub(super) enum AnyStored<'a> {
     Bf16(StoredBf16<'a>),
     Fp8(StoredFp8<'a>),
     Fp4(StoredFp4<'a>),
+    Int4(StoredInteger<'a, 4>),
+    Int6(StoredInteger<'a, 6>),
+    Int8(StoredInteger<'a, 8>),
 }
 
 impl<'a> AnyStored<'a> {
@@ -104,6 +108,11 @@ impl<'a> AnyStored<'a> {
                 group,
                 row_group_count: columns.div_ceil(group),
             })),
+            MatrixFormat::Integer(width) => Some(match width {
+                IntegerWidth::Int4 => AnyStored::Int4(StoredInteger::new(matrix)),
+                IntegerWidth::Int6 => AnyStored::Int6(StoredInteger::new(matrix)),
+                IntegerWidth::Int8 => AnyStored::Int8(StoredInteger::new(matrix)),
+            }),
             _ => None,
         }
     }
@@ -230,7 +239,7 @@ impl Stored for StoredFp4<'_> {
 
 /// Up to 16 bytes from `start`, then zeros.
 #[inline(always)]
-fn padded(bytes: &[u8], start: usize, count: usize) -> [u8; 16] {
+pub(super) fn padded(bytes: &[u8], start: usize, count: usize) -> [u8; 16] {
     let mut out = [0; 16];
     out[..count].copy_from_slice(&bytes[start..start + count]);
     out

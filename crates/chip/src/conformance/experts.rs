@@ -210,7 +210,8 @@ pub(super) fn check_choice(
 }
 
 pub(super) fn experts() -> Vec<Suite> {
-    let formats = |seed: u64| [FORMATS[seed as usize % 6], FORMATS[(seed / 6) as usize % 6]];
+    let count = FORMATS.len();
+    let formats = move |seed: u64| [FORMATS[seed as usize % count], FORMATS[seed as usize / count % count]];
     let small = (row_counts(), 1usize..=6, 1usize..=3, widths(), widths(), seeds());
     let released = (
         row_counts(),

@@ -202,15 +202,20 @@ fn case_with(case: &Case, argument: Argument) -> Case {
 fn check_scales(chip: &dyn Chip, case: &Case) -> Result<(), String> {
     let formats = case.matrices.iter().map(|(_, matrix)| matrix.format);
     let formats: Vec<MatrixFormat> = formats.chain(case.experts.iter().map(|[w1, ..]| w1.format)).collect();
-    let Some((dtype, _)) = formats.first().and_then(|format| format.scale_shape(1, 1)) else {
+    let Some(format) = formats.first() else {
         return Ok(());
     };
-    let bad_scales: Vec<Vec<u8>> = if dtype == Dtype::F32 {
-        [f32::NAN, 0.0, -1.0, f32::INFINITY]
+    let dtype = format.scale_shape(1, 1).map(|(dtype, _)| dtype);
+    let bad_scales: Vec<Vec<u8>> = match (format, dtype) {
+        (_, None) => return Ok(()),
+        (_, Some(Dtype::F32)) => [f32::NAN, 0.0, -1.0, f32::INFINITY]
             .map(|scale| scale.to_le_bytes().to_vec())
-            .into()
-    } else {
-        vec![vec![255]]
+            .into(),
+        (MatrixFormat::Integer(width), _) => {
+            let bad = (0..=255).filter(|code| !width.has_scale(*code)).step_by(37);
+            bad.map(|code| vec![code]).collect()
+        }
+        _ => vec![vec![255]],
     };
     for scale in bad_scales {
         let mut damaged = case.clone();

@@ -80,7 +80,7 @@ fn identity_case(format: MatrixFormat, seed: u64) -> Case {
     const COLUMNS: usize = 160;
     let mut values = Values::new(seed);
     let mut matrix = values.matrix(7, COLUMNS, format);
-    if let MatrixFormat::Fp8Block { .. } | MatrixFormat::Fp4Group { .. } = format {
+    if let MatrixFormat::Fp8Block { .. } | MatrixFormat::Fp4Group { .. } | MatrixFormat::Integer(_) = format {
         // All codes in a row; those of NaN become zero.
         let codes = (0..matrix.weights.len()).map(|index| index as u8);
         let is_fp8 = format.dtype() == Dtype::F8E4m3;

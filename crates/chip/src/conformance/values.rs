@@ -1,12 +1,12 @@
 //! Deterministic data: the same seed gives the same case on every machine.
 
 use bytes::Bytes;
-use cachalot_numerics::{MatrixFormat, ScaleDtype, bf16, e2m1, e4m3};
+use cachalot_numerics::{IntegerWidth, MatrixFormat, ScaleDtype, bf16, e2m1, e4m3};
 
 use crate::MatrixSource;
 
 /// Every storage format of weights, with the block sizes of all releases.
-pub(super) const FORMATS: [MatrixFormat; 6] = [
+pub(super) const FORMATS: [MatrixFormat; 9] = [
     MatrixFormat::F32,
     MatrixFormat::Bf16,
     MatrixFormat::FP8,
@@ -17,6 +17,9 @@ pub(super) const FORMATS: [MatrixFormat; 6] = [
         scale: ScaleDtype::E8m0,
     },
     MatrixFormat::FP4,
+    MatrixFormat::Integer(IntegerWidth::Int4),
+    MatrixFormat::Integer(IntegerWidth::Int6),
+    MatrixFormat::Integer(IntegerWidth::Int8),
 ];
 
 /// A generator of pseudo-random values (SplitMix64).
@@ -79,13 +82,16 @@ impl Values {
                 MatrixFormat::Bf16 => weights.extend(bf16::encode(value * deviation).to_le_bytes()),
                 MatrixFormat::Fp8Block { .. } => weights.push(e4m3::encode(value * 64.0)),
                 MatrixFormat::Fp4Group { .. } => weights.push(e2m1::encode_pair(value * 2.0, self.normal() * 2.0)),
+                // Any byte is whole codes or parts of them.
+                MatrixFormat::Integer(_) => weights.push(self.bits() as u8),
                 _ => panic!("no random weights for {format}"),
             }
         }
-        let code_deviation = if matches!(format, MatrixFormat::Fp4Group { .. }) {
-            2.0
-        } else {
-            64.0
+        let code_deviation = match format {
+            MatrixFormat::Fp4Group { .. } => 2.0,
+            // Codes are uniform from -offset to offset.
+            MatrixFormat::Integer(width) => f32::from(width.offset()) / 3f32.sqrt(),
+            _ => 64.0,
         };
         let scales = self.scales(rows, columns, format, deviation / code_deviation);
         MatrixSource {
@@ -105,7 +111,9 @@ impl Values {
         let exponent = (scale.to_bits() >> 23) as u8;
         let mut scales = Vec::new();
         for _ in 0..shape[0] * shape[1] {
-            if dtype.byte_count() == 1 {
+            if let MatrixFormat::Integer(width) = format {
+                scales.push(self.integer_scale(width, exponent));
+            } else if dtype.byte_count() == 1 {
                 scales.push(exponent - 1 + self.below(3) as u8);
             } else {
                 scales.extend((scale * (1.0 + 0.5 * self.signed())).to_le_bytes());
@@ -113,4 +121,17 @@ impl Values {
         }
         scales
     }
+
+    /// A scale byte within two octaves of the power of two with this exponent of `f32`.
+    fn integer_scale(&mut self, width: IntegerWidth, exponent: u8) -> u8 {
+        let middle = i32::from(exponent) - EXPONENT_OF_SCALE_ZERO;
+        let code = (4 * middle + self.below(8) as i32 - 4).clamp(0, 0x7F) as u8 | (self.bits() & 0x80) as u8;
+        match width {
+            IntegerWidth::Int8 => code & 0x7C,
+            _ => code,
+        }
+    }
 }
+
+/// Exponent of `f32` that the smallest scale byte stands for.
+const EXPONENT_OF_SCALE_ZERO: i32 = 127 - 25;
