@@ -50,7 +50,7 @@ impl GenerationConfig {
                 top_p: file.top_p.unwrap_or(defaults.top_p),
                 top_k: file.top_k.unwrap_or(defaults.top_k),
                 min_p: file.min_p.unwrap_or(defaults.min_p),
-                seed: defaults.seed,
+                ..defaults
             },
         };
         sampling.check().map_err(|error| failed(error.to_string()))?;

@@ -45,6 +45,7 @@ impl SamplingArguments {
             top_k: self.top_k.unwrap_or(model.top_k),
             min_p: self.min_p.unwrap_or(model.min_p),
             seed: self.seed.unwrap_or_else(random_seed),
+            ..model.clone()
         };
         sampling.check()?;
         Ok(sampling)

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 /// What can go wrong while text is generated or scored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +40,42 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// As many requests wait as may.
+    #[error("{waiting} requests wait already; try again in {} s", retry_after.as_secs().max(1))]
+    QueueFull {
+        /// Requests waiting.
+        waiting: usize,
+        /// When a place is likely to be free.
+        retry_after: Duration,
+    },
+    /// The service is ending and takes no new requests.
+    #[error("the service is shutting down; try another one or wait for its restart")]
+    ShuttingDown,
+    /// The deadline passed before the first token.
+    #[error("the deadline passed after {} s, before the answer began", waited.as_secs())]
+    Deadline {
+        /// Time since submission.
+        waited: Duration,
+    },
+    /// The steps that computed this request failed, again after a replay.
+    #[error("computing the answer failed {attempts} times: {reason}")]
+    StepFailed {
+        /// What the last step failed with.
+        reason: String,
+        /// Steps that failed.
+        attempts: u32,
+    },
+    /// A grammar or schema cannot be used, or the answer left it.
+    #[error("{what}: {reason}")]
+    Constraint {
+        /// The constraint, for example `JSON schema`.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The thread that runs the steps could not be started.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// The caller asked to stop while a prompt was being fed.
     #[error("cancelled")]
     Cancelled,

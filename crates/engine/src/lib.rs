@@ -2,6 +2,8 @@
 //!
 //! | item | role |
 //! | --- | --- |
+//! | [`Service`] | answers many [`Request`]s at once: continuous batching on a thread of its own |
+//! | [`Constraint`], [`TokenMask`] | limits on which tokens may be drawn |
 //! | [`Engine`] | a model with its state memory |
 //! | [`Session`] | one growing sequence; reuses what a new prompt shares with the old one |
 //! | [`Generation`] | the tokens of one answer, one [`Generation::next_token`] at a time |
@@ -14,13 +16,23 @@
 pub mod compare;
 mod engine;
 mod error;
+mod job;
+mod mask;
 mod random;
+mod request;
 mod sampling;
+mod scheduler;
 pub mod score;
+mod service;
 mod session;
+mod status;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::Error;
+pub use mask::{Constraint, TokenMask};
 pub use random::uniform;
-pub use sampling::{Sampler, SamplingOptions};
-pub use session::{FinishReason, Generation, GenerationOptions, Session};
+pub use request::{Event, Finish, FinishReason, Flow, MissReason, Request, RequestHandle, Sink, TokenEvent, Usage};
+pub use sampling::{History, Sampler, SamplingOptions};
+pub use service::{Service, ServiceOptions};
+pub use session::{Generation, GenerationOptions, Session};
+pub use status::{MemoryStatus, ServiceStatus, StepProfile};

@@ -1,7 +1,12 @@
-use crate::{Error, random::uniform};
+use std::collections::HashMap;
+
+use crate::{Error, TokenMask, random::uniform, score::log_sum_exp};
 
 /// How the next token is drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// The logits pass through repetition, presence and frequency penalty, bias, constraint, temperature, top-k, min-p and
+/// top-p in this order.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
     /// Divides the logits; 0 takes the most likely token. Default 1.0, as in V4's generation_config.
     pub temperature: f32,
@@ -13,6 +18,14 @@ pub struct SamplingOptions {
     pub min_p: f32,
     /// Seed of the generator. Default 0.
     pub seed: u64,
+    /// Subtracted from the logit of every token of the answer so far. -2 to 2, default 0.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a token once for each time that it stands in the answer so far. -2 to 2, default 0.
+    pub frequency_penalty: f32,
+    /// Divides the positive logits of tokens of prompt and answer and multiplies the negative ones. Above 0, default 1.
+    pub repetition_penalty: f32,
+    /// Added to the logits of tokens, each -100 to 100. Default: none.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Default for SamplingOptions {
@@ -23,6 +36,10 @@ impl Default for SamplingOptions {
             top_k: 0,
             min_p: 0.0,
             seed: 0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Vec::new(),
         }
     }
 }
@@ -65,7 +82,58 @@ impl SamplingOptions {
             self.top_p,
             "above 0, up to 1",
         )?;
-        check((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "0 to 1")
+        check((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "0 to 1")?;
+        for (option, value) in [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ] {
+            check((-2.0..=2.0).contains(&value), option, value, "-2 to 2")?;
+        }
+        check(
+            self.repetition_penalty > 0.0 && self.repetition_penalty <= 100.0,
+            "repetition_penalty",
+            self.repetition_penalty,
+            "above 0, up to 100",
+        )?;
+        let strange = self
+            .logit_bias
+            .iter()
+            .find(|(_, bias)| !(-100.0..=100.0).contains(bias));
+        check(
+            strange.is_none(),
+            "logit_bias",
+            strange.map_or(0.0, |(_, bias)| *bias),
+            "-100 to 100",
+        )
+    }
+
+    /// Whether logits have to be changed before they are drawn from.
+    pub(crate) fn adjusts(&self) -> bool {
+        self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || self.repetition_penalty != 1.0
+            || !self.logit_bias.is_empty()
+    }
+}
+
+/// Which tokens an answer and its prompt hold, for penalties.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// How often a token stands in the answer; 0 for those of the prompt alone.
+    counts: HashMap<u32, u32>,
+}
+
+impl History {
+    /// An answer to `prompt` without tokens yet.
+    pub fn new(prompt: &[u32]) -> Self {
+        History {
+            counts: prompt.iter().map(|token| (*token, 0)).collect(),
+        }
+    }
+
+    /// Adds a token to the answer.
+    pub fn push(&mut self, token: u32) {
+        *self.counts.entry(token).or_default() += 1;
     }
 }
 
@@ -81,6 +149,39 @@ impl Sampler {
     pub fn new(options: SamplingOptions) -> Result<Self, Error> {
         options.check()?;
         Ok(Sampler { options })
+    }
+
+    /// How tokens are drawn.
+    pub fn options(&self) -> &SamplingOptions {
+        &self.options
+    }
+
+    /// Applies penalties, bias and constraint to logits.
+    pub fn adjust(&self, logits: &mut [f32], history: &History, mask: Option<&TokenMask>) {
+        let options = &self.options;
+        if options.adjusts() {
+            for (token, count) in &history.counts {
+                let Some(logit) = logits.get_mut(*token as usize) else {
+                    continue;
+                };
+                if *logit > 0.0 {
+                    *logit /= options.repetition_penalty;
+                } else {
+                    *logit *= options.repetition_penalty;
+                }
+                if *count > 0 {
+                    *logit -= options.presence_penalty + options.frequency_penalty * *count as f32;
+                }
+            }
+            for (token, bias) in &options.logit_bias {
+                if let Some(logit) = logits.get_mut(*token as usize) {
+                    *logit += bias;
+                }
+            }
+        }
+        if let Some(mask) = mask {
+            mask.apply(logits);
+        }
     }
 
     /// The token after `position` tokens, given the logits of all tokens.
@@ -161,9 +262,62 @@ pub(crate) fn best(logits: &[f32]) -> Option<(u32, f32)> {
     best.filter(|(_, max)| max.is_finite())
 }
 
+/// Natural logarithms of the probabilities of `token` and of the `count` most likely tokens, in descending order; ties go
+/// to the lower id. None if the logits are no distribution.
+pub(crate) fn log_probabilities(logits: &[f32], token: u32, count: usize) -> Option<(f32, Vec<(u32, f32)>)> {
+    let normaliser = log_sum_exp(logits)?;
+    let log_probability = |logit: f32| (f64::from(logit) - normaliser) as f32;
+    let count = count.min(logits.len());
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let descending = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if count < order.len() && count > 0 {
+        order.select_nth_unstable_by(count - 1, descending);
+    }
+    order.truncate(count);
+    order.sort_unstable_by(descending);
+    let top = order
+        .into_iter()
+        .map(|token| (token, log_probability(logits[token as usize])));
+    Some((log_probability(*logits.get(token as usize)?), top.collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn penalties_and_biases_follow_their_formulas() {
+        let options = SamplingOptions {
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            repetition_penalty: 2.0,
+            logit_bias: vec![(0, -3.0), (9, 1.0)],
+            ..Default::default()
+        };
+        let mut history = History::new(&[1, 2]);
+        for token in [2, 3, 3] {
+            history.push(token);
+        }
+        let mut logits = [1.0, -1.0, 4.0, -2.0];
+        Sampler::new(options)
+            .expect("valid")
+            .adjust(&mut logits, &history, None);
+        assert_eq!(logits, [-2.0, -2.0, 4.0 / 2.0 - 0.75, -4.0 - 1.0]);
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_the_softmax() {
+        let logits = [0.0, 3f32.ln(), f32::NEG_INFINITY, 0.0];
+        let (own, top) = log_probabilities(&logits, 0, 3).expect("a distribution");
+        assert!((own - 0.2f32.ln()).abs() < 1e-6);
+        let expected = [(1, 0.6f32.ln()), (0, 0.2f32.ln()), (3, 0.2f32.ln())];
+        assert_eq!(top.len(), 3);
+        for ((token, found), (expected_token, expected)) in top.iter().zip(expected) {
+            assert!(*token == expected_token && (found - expected).abs() < 1e-6, "{top:?}");
+        }
+        assert_eq!(log_probabilities(&logits, 0, 0).expect("a distribution").1, []);
+        assert_eq!(log_probabilities(&logits, 0, 99).expect("a distribution").1.len(), 4);
+    }
 
     fn counts(options: SamplingOptions, logits: &[f32]) -> Vec<usize> {
         let sampler = Sampler::new(options).expect("valid options");

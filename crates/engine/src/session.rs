@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cachalot_model::{Chunk, Outputs, Sequence};
 
-use crate::{Engine, Error, Sampler, SamplingOptions};
+use crate::{Engine, Error, FinishReason, Sampler, SamplingOptions};
 
 /// One growing sequence of tokens.
 pub struct Session<'e> {
@@ -21,15 +21,6 @@ pub struct GenerationOptions {
     pub token_count_max: Option<usize>,
     /// Tokens that end the answer; they are not part of it.
     pub stop_tokens: Vec<u32>,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model drew a stop token.
-    Stop,
-    /// The answer or the context is full.
-    Length,
 }
 
 /// The tokens of one answer.
@@ -75,7 +66,7 @@ impl<'e> Session<'e> {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Generation<'s, 'e>, Error> {
-        let sampler = Sampler::new(options.sampling)?;
+        let sampler = Sampler::new(options.sampling.clone())?;
         let context = self.engine.context();
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt);

@@ -73,6 +73,16 @@ pub enum Error {
         /// Tokens before the failed step.
         length: usize,
     },
+    /// A snapshot does not belong to this model, numeric mode, KV format or length.
+    #[error("a snapshot's {what} has the length {found}, expected {expected}; it belongs to another model")]
+    SnapshotLength {
+        /// The part.
+        what: &'static str,
+        /// Bytes or pages expected.
+        expected: usize,
+        /// Bytes or pages given.
+        found: usize,
+    },
     /// A step without rows.
     #[error("a step needs at least one token for each sequence")]
     EmptyChunk,

@@ -180,6 +180,49 @@ proptest! {
         }
     }
 
+    /// A sequence made from a snapshot's pages and tail bytes, rolled back or not, goes on as the original would have.
+    #[test]
+    fn snapshots_restore(
+        length in 1usize..620,
+        more in 1usize..140,
+        rollback in 0usize..9,
+        mode in prop::sample::select(Mode::ALL.to_vec()),
+    ) {
+        let model = model(mode);
+        let mut pool = pool(&model);
+        let (tokens, after) = (text(&model, 1, length), text(&model, 2, more));
+        let mut original = pool.new_sequence().expect("a slot");
+        for chunk in tokens.chunks(512) {
+            feed(&model, &mut pool, &mut original, chunk);
+        }
+        let rollback = pool.snapshot_rollback(&original, rollback);
+        let tail = pool.read_tail(&original, rollback).expect("read back");
+        let full = length / PAGE_TOKEN_COUNT;
+        let mut pages = pool.share_pages(&original, 0..full).expect("its own");
+        if length % PAGE_TOKEN_COUNT > 0 {
+            let page = pool.detach_page(&original, full).expect("a free page");
+            pages.push(pool.write_page(&pool.read_page(&page).expect("read back")).expect("a free page"));
+        }
+        // The original leaves, and its slot is used by somebody else.
+        drop(original);
+        let mut other = pool.new_sequence().expect("a slot");
+        feed(&model, &mut pool, &mut other, &text(&model, 5, 200));
+        let mut restored = pool.restore_sequence(&pages, length, rollback, &tail).expect("a slot");
+        prop_assert_eq!(restored.earliest_len(), length - rollback);
+        prop_assert!(restored.roll_back((length - rollback).wrapping_sub(1)).is_err());
+        restored.roll_back(length - rollback).expect("within the snapshot");
+        let found = feed(&model, &mut pool, &mut restored, &after);
+        let mut alone = pool.new_sequence().expect("a slot");
+        for chunk in tokens[..length - rollback].chunks(512) {
+            feed(&model, &mut pool, &mut alone, chunk);
+        }
+        prop_assert!(found == feed(&model, &mut pool, &mut alone, &after), "logits differ");
+        prop_assert!(state(&model, &pool, &restored) == state(&model, &pool, &alone), "states differ");
+        // Nothing is left behind.
+        drop((restored, alone, other, pages));
+        prop_assert_eq!(pool.free_page_count(), pool.page_count());
+    }
+
     /// A copy goes its own way and leaves the original alone, also inside a shared page.
     #[test]
     fn copies_are_independent(length in 1usize..520, more in 1usize..300) {

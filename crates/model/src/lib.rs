@@ -5,6 +5,7 @@
 //! | [`Model`] | weights on a chip, and [`Model::step`]: rows of many sequences in, logits out |
 //! | [`StatePool`] | the memory of all sequences: tails, pages of compressed entries, workspace |
 //! | [`Sequence`] | one sequence's place in the pool: copied, rolled back, released when dropped |
+//! | [`Page`] | a page kept outside of sequences, to make others from |
 //! | [`ModelOptions`], [`StateOptions`] | numeric mode, KV format, sizes |
 //!
 //! The forward pass is written in `attention.rs`, `experts.rs` and `step.rs`, in the order of sections 1 to 6 of the V4
@@ -24,6 +25,7 @@ mod options;
 mod pages;
 mod rope;
 mod sequence;
+mod snapshot;
 mod state;
 mod step;
 mod weights;
@@ -32,6 +34,8 @@ mod workspace;
 pub use error::Error;
 pub use model::Model;
 pub use options::{KvFormat, ModelOptions, StateOptions};
+pub use pages::PAGE_TOKEN_COUNT;
 pub use sequence::Sequence;
+pub use snapshot::Page;
 pub use state::StatePool;
 pub use step::{Chunk, Outputs};

@@ -4,7 +4,7 @@ use crate::Error;
 
 /// Tokens of a page. Every layer's pool keeps the entries of these tokens under the same page number; a multiple of
 /// both compression ratios.
-pub(crate) const PAGE_TOKEN_COUNT: usize = 256;
+pub const PAGE_TOKEN_COUNT: usize = 256;
 
 /// Reference counts of pages and the free slots of a pool.
 #[derive(Debug)]
@@ -65,6 +65,10 @@ impl Ledger {
                 self.free_pages.push(*page);
             }
         }
+    }
+
+    pub fn page_count(&self) -> usize {
+        self.page_users.len()
     }
 
     pub fn free_page_count(&self) -> usize {

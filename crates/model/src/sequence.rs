@@ -13,6 +13,8 @@ pub struct Sequence {
     /// One past the last position ever written to the tails.
     pub(crate) written: usize,
     pub(crate) rollback_count_max: usize,
+    /// Shortest length that the snapshot it was made from can be rolled back to; 0 without one.
+    pub(crate) floor: usize,
 }
 
 impl Sequence {
@@ -28,7 +30,7 @@ impl Sequence {
 
     /// Shortest length that [`Sequence::roll_back`] can still reach.
     pub fn earliest_len(&self) -> usize {
-        self.written.saturating_sub(self.rollback_count_max)
+        self.written.saturating_sub(self.rollback_count_max).max(self.floor)
     }
 
     /// Forgets the last tokens, so that `length` remain: as if they had never been fed.

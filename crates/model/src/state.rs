@@ -39,6 +39,7 @@ pub(crate) struct Sizes {
     pub sequence_page_count_max: usize,
     /// Tokens that one sequence may have.
     pub context: usize,
+    pub sliding_window: usize,
 }
 
 /// Rings and pages of one layer.
@@ -97,6 +98,7 @@ impl StatePool {
             rollback_count_max: state.rollback_count_max,
             sequence_page_count_max: context.div_ceil(PAGE_TOKEN_COUNT).min(full_page_count),
             context: context.min(full_page_count * PAGE_TOKEN_COUNT),
+            sliding_window: config.sliding_window,
         };
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
@@ -134,6 +136,7 @@ impl StatePool {
             length: 0,
             written: 0,
             rollback_count_max: self.sizes.rollback_count_max,
+            floor: 0,
         })
     }
 
@@ -151,7 +154,7 @@ impl StatePool {
         }
         lock(&self.ledger).share_pages(&sequence.pages);
         copy.pages.clone_from(&sequence.pages);
-        (copy.length, copy.written) = (sequence.length, sequence.written);
+        (copy.length, copy.written, copy.floor) = (sequence.length, sequence.written, sequence.floor);
         Ok(copy)
     }
 
@@ -193,8 +196,13 @@ impl StatePool {
         }
     }
 
-    /// Gives `sequence` pages for positions `sequence.length .. end` that nobody else reads.
-    pub(crate) fn reserve(&self, sequence: &mut Sequence, end: usize) -> Result<(), Error> {
+    /// Gives `sequence` pages for positions `sequence.length .. end` that nobody else reads, so that no step up to there
+    /// wants for pages.
+    ///
+    /// # Errors
+    /// [`Error::Context`], [`Error::Pages`], [`Error::ForeignSequence`], or an error of the chip.
+    pub fn reserve(&self, sequence: &mut Sequence, end: usize) -> Result<(), Error> {
+        self.check_own(sequence)?;
         let first = sequence.length / PAGE_TOKEN_COUNT;
         let page_count = end.div_ceil(PAGE_TOKEN_COUNT);
         if page_count > self.sizes.sequence_page_count_max {
@@ -227,7 +235,7 @@ impl StatePool {
         Ok(())
     }
 
-    fn copy_page(&self, from: u32, to: u32) -> Result<(), Error> {
+    pub(crate) fn copy_page(&self, from: u32, to: u32) -> Result<(), Error> {
         for pool in self.layers.iter().flat_map(LayerState::pools) {
             let (x, out) = (&pool.narrow(from as usize, 1), &pool.narrow(to as usize, 1));
             self.chip.enqueue(Mode::Reference, &CopyTensor { x, out }.into())?;
@@ -275,16 +283,16 @@ impl LayerState {
         })
     }
 
-    fn compressors(&self) -> impl Iterator<Item = &CompressorState> {
+    pub(crate) fn compressors(&self) -> impl Iterator<Item = &CompressorState> {
         self.compressor.iter().chain(&self.indexer)
     }
 
-    fn tails(&self) -> impl Iterator<Item = &Tensor> {
+    pub(crate) fn tails(&self) -> impl Iterator<Item = &Tensor> {
         let open_rows = self.compressors().flat_map(|state| [&state.kv_tail, &state.gate_tail]);
         std::iter::once(&self.window_tail).chain(open_rows)
     }
 
-    fn pools(&self) -> impl Iterator<Item = &Tensor> {
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Tensor> {
         self.compressors().map(|state| &state.pool)
     }
 }

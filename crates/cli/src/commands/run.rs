@@ -83,9 +83,14 @@ pub fn run(arguments: &RunArguments) -> Result<(), Error> {
     let prompt = build_prompt(arguments, &texts, text)?;
     let mut session = loaded.engine.new_session()?;
     let mut printer = (!arguments.json).then(Printer::to_output);
-    let turn = answering::answer(&mut session, &texts, &prompt, sampling, arguments.max_tokens, |event| {
-        printer.as_mut().map_or(Ok(()), |printer| printer.show(event))
-    })?;
+    let turn = answering::answer(
+        &mut session,
+        &texts,
+        &prompt,
+        sampling.clone(),
+        arguments.max_tokens,
+        |event| printer.as_mut().map_or(Ok(()), |printer| printer.show(event)),
+    )?;
     if arguments.json {
         super::print_json(&as_json(&turn, &loaded, &sampling))?;
     }

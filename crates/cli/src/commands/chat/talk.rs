@@ -44,7 +44,7 @@ impl Talk<'_> {
             &mut self.session,
             self.texts,
             &prompt,
-            self.sampling,
+            self.sampling.clone(),
             self.token_count_max,
             |event| printer.show(event),
         )?;

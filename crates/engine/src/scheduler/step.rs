@@ -1,0 +1,199 @@
+//! One step: rows of many jobs through the model, tokens to their sinks.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use cachalot_chip::ChipTransfer;
+use cachalot_model::{Chunk, Outputs};
+
+use crate::{
+    Error, StepProfile,
+    job::{Ending, Job},
+};
+
+use super::{Scheduler, rows};
+
+/// Steps that may fail with a job in them before it is given up.
+const FAILED_STEP_COUNT_MAX: u32 = 2;
+
+impl Scheduler {
+    pub(super) fn step(&mut self) {
+        let started = Instant::now();
+        let plan = self.plan();
+        let planned = Instant::now();
+        if plan.is_empty() {
+            return;
+        }
+        let outcome = self.compute(&plan);
+        let computed = Instant::now();
+        let row_count: usize = plan.iter().map(|(_, rows)| rows).sum();
+        match outcome {
+            Ok(logits) => {
+                self.note_step(&plan, computed - planned);
+                self.draw(&plan, logits);
+            }
+            Err(reason) => self.contain(&plan, &reason),
+        }
+        self.pace.observe(row_count, computed - planned);
+        let mut status = self.shared.status();
+        status.step_count += 1;
+        let StepProfile {
+            schedule,
+            model,
+            sample,
+            ..
+        } = &mut status.profile;
+        *schedule += planned - started;
+        *model += computed - planned;
+        *sample += computed.elapsed();
+    }
+
+    /// Jobs of the next step, by their positions among those running, each with its number of rows.
+    fn plan(&mut self) -> Vec<(usize, usize)> {
+        let mut wanted = self.wanted_rows();
+        for (id, rows) in &mut wanted {
+            match self.make_room(*id, *rows) {
+                Ok(true) => {}
+                Ok(false) => *rows = 0,
+                Err(error) => {
+                    *rows = 0;
+                    let index = self.running.iter().position(|job| job.id == *id);
+                    if let Some(job) = index.map(|index| self.running.remove(index)) {
+                        self.end(job, Ending::Failed(error));
+                    }
+                }
+            }
+        }
+        let rows_of = |job: &Job| wanted.iter().find(|(id, _)| *id == job.id).map_or(0, |(_, rows)| *rows);
+        let rows = self.running.iter().map(rows_of).enumerate();
+        rows.filter(|(_, rows)| *rows > 0).collect()
+    }
+
+    /// Jobs by id with the rows that they should get in the next step.
+    fn wanted_rows(&mut self) -> Vec<(u64, usize)> {
+        let mut candidates: Vec<&Job> = self.running.iter().collect();
+        candidates.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.id));
+        let has_suspects = candidates.iter().any(|job| job.is_suspect);
+        let has_others = candidates.iter().any(|job| !job.is_suspect);
+        if has_suspects {
+            self.is_suspects_turn = !self.is_suspects_turn || !has_others;
+            let is_suspects_turn = self.is_suspects_turn;
+            candidates.retain(|job| job.is_suspect == is_suspects_turn);
+            if is_suspects_turn {
+                // Alone, so that a request whose steps fail takes nobody with it again.
+                candidates.truncate(1);
+            }
+        }
+        let (decoding, prefilling): (Vec<&Job>, Vec<&Job>) = candidates.into_iter().partition(|job| job.is_decoding());
+        let wanted: Vec<usize> = prefilling.iter().map(|job| job.remaining()).collect();
+        let shares = rows::share(self.pace.prefill_row_count(decoding.len()), &wanted);
+        let decoding = decoding.into_iter().map(|job| (job.id, 1));
+        decoding
+            .chain(prefilling.iter().map(|job| job.id).zip(shares))
+            .collect()
+    }
+
+    /// Runs the model; a fault of the chip or a panic becomes a reason.
+    fn compute(&mut self, plan: &[(usize, usize)]) -> Result<Vec<f32>, String> {
+        let (model, pool, running) = (&self.model, &mut self.pool, &mut self.running);
+        let mut rows = vec![0; running.len()];
+        plan.iter().for_each(|(index, count)| rows[*index] = *count);
+        let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(plan.len());
+        for (job, rows) in running.iter_mut().zip(rows).filter(|(_, rows)| *rows > 0) {
+            let sequence = job.sequence.as_mut().ok_or("a running job has no sequence")?;
+            let range = sequence.len()..sequence.len() + rows;
+            let is_last = range.end == job.tokens.len();
+            chunks.push(Chunk {
+                tokens: &job.tokens[range],
+                sequence,
+                outputs: if is_last { Outputs::Last } else { Outputs::None },
+            });
+        }
+        let run = || -> Result<Vec<f32>, Error> {
+            match model.step(pool, &mut chunks)? {
+                Some(logits) => Ok(model.chip().read_f32(&logits)?),
+                None => Ok(model.chip().synchronize().map(|()| Vec::new())?),
+            }
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(logits)) => Ok(logits),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(format!("a panic: {}", panic_message(&*panic))),
+        }
+    }
+
+    /// Draws a token for each job whose last row was computed.
+    fn draw(&mut self, plan: &[(usize, usize)], mut logits: Vec<f32>) {
+        let vocabulary = self.model.config().vocab_size;
+        let mut rows = logits.chunks_exact_mut(vocabulary);
+        let mut ended = Vec::new();
+        for (index, _) in plan {
+            let job = &mut self.running[*index];
+            job.report_prefill();
+            if job.remaining() > 0 {
+                continue;
+            }
+            let Some(logits) = rows.next() else {
+                break;
+            };
+            match job.draw(logits) {
+                Ok(None) => {}
+                Ok(Some(ending)) => ended.push((*index, ending)),
+                Err(error) => ended.push((*index, Ending::Failed(error))),
+            }
+        }
+        // From the back, so that positions stay right.
+        for (index, ending) in ended.into_iter().rev() {
+            let job = self.running.remove(index);
+            self.end(job, ending);
+        }
+    }
+
+    /// After a failed step: its jobs lost their state and are replayed, each alone, or given up.
+    fn contain(&mut self, plan: &[(usize, usize)], reason: &str) {
+        self.shared.status().failed_step_count += 1;
+        for (index, _) in plan.iter().rev() {
+            let mut job = self.running.remove(*index);
+            job.failed_step_count += 1;
+            job.is_suspect = true;
+            if job.failed_step_count >= FAILED_STEP_COUNT_MAX {
+                let (reason, attempts) = (reason.to_owned(), job.failed_step_count);
+                self.end(job, Ending::Failed(Error::StepFailed { reason, attempts }));
+            } else {
+                job.interrupt();
+                self.queue.push(job);
+            }
+        }
+    }
+
+    fn note_step(&mut self, plan: &[(usize, usize)], time: Duration) {
+        let (mut prefilled, mut decoded) = (0, 0);
+        for (index, rows) in plan {
+            let job = &self.running[*index];
+            self.queue.charge(&job.group, *rows);
+            // The row has been computed, so a job that was writing its answer has nothing left.
+            let was_decoding = *rows == 1 && job.tokens.len() > job.prompt_length && job.remaining() == 0;
+            *(if was_decoding { &mut decoded } else { &mut prefilled }) += rows;
+        }
+        let mut status = self.shared.status();
+        status.prefill_token_count += prefilled as u64;
+        status.decode_token_count += decoded as u64;
+        let seconds = time.as_secs_f64().max(1e-9);
+        let blend = |mean: &mut f64, count: usize| {
+            if count > 0 {
+                let found = count as f64 / seconds;
+                *mean = if *mean == 0.0 { found } else { 0.9 * *mean + 0.1 * found };
+            }
+        };
+        blend(&mut status.prefill_tokens_per_second, prefilled);
+        blend(&mut status.decode_tokens_per_second, decoded);
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("of unknown cause")
+}
