@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Service`] | answers many [`Request`]s at once: continuous batching on a thread of its own |
 //! | [`Constraint`], [`TokenMask`] | limits on which tokens may be drawn |
+//! | [`constraint`] | constraints from JSON Schemas, regular expressions and grammars |
 //! | [`Engine`] | a model with its state memory |
 //! | [`Session`] | one growing sequence; reuses what a new prompt shares with the old one |
 //! | [`Generation`] | the tokens of one answer, one [`Generation::next_token`] at a time |
@@ -14,6 +15,7 @@
 //! This crate must not know HTTP, terminals, text or vendors.
 
 pub mod compare;
+pub mod constraint;
 mod engine;
 mod error;
 mod job;
