@@ -8,6 +8,7 @@
 //! | `product` | matrix products: one parallel region for a list of them, portable and SIMD |
 //! | `avx2`, `avx512`, `amx` | SIMD kernels for x86-64, and its tile unit |
 //! | `operators` | everything else, one file a topic |
+//! | [`ceiling`] | yardsticks: what the processor reads and computes at most |
 //!
 //! Weights stay where they are: a mapped checkpoint is computed on in its stored format and never copied.
 //! This crate must not know models.
@@ -34,6 +35,7 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod ceiling;
 mod chip;
 mod kernels;
 mod memory;

@@ -7,6 +7,7 @@
 //! | [`Operation`] | every operator with its arguments, shapes, dtypes and rounding |
 //! | [`Mode`] | the three numeric modes: reference, official, fast |
 //! | [`RowFormat`] | how KV rows and index keys are packed |
+//! | [`Cost`], [`profile`] | what an operator has to move and compute; a chip that times each operator |
 //!
 //! # Rules that hold on every chip
 //! * Operators run in the order in which they were enqueued. Errors may surface at [`Chip::synchronize`] or
@@ -28,6 +29,7 @@ mod error;
 mod memory;
 mod mode;
 mod operation;
+pub mod profile;
 mod rows;
 mod tensor;
 

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chat, chips, download, eval, inspect, plan, run, score, synth};
+use crate::commands::{bench, chat, chips, download, eval, inspect, plan, run, score, synth};
 
 /// Runs DeepSeek-V4 models from their released files.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub enum Command {
     Score(score::ScoreArguments),
     /// Measure how many known questions a model answers exactly
     Eval(eval::EvalArguments),
+    /// Measure how fast a model runs here, beside the machine's ceilings
+    Bench(bench::BenchArguments),
     /// Write a random model of true shapes, for trying machines without a download
     Synth(synth::SynthArguments),
     /// List chips and what runs on them how

@@ -80,6 +80,9 @@ pub enum Error {
     /// The logits given to `--against` do not belong to the texts.
     #[error("{file}: {reason}; make it with `cachalot score --logits` from the same lines and vocabulary")]
     Against { file: String, reason: String },
+    /// The file given to `bench --compare`.
+    #[error("{file}: {reason}; give a file that `cachalot bench --json FILE` wrote")]
+    BenchFile { file: String, reason: String },
     #[error("the terminal cannot be read: {0}")]
     LineEditor(#[from] rustyline::error::ReadlineError),
     /// The user pressed Ctrl-C; what was possible until then has been shown.

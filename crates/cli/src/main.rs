@@ -7,7 +7,7 @@
 //! | `location`, `built_in`, `fetch` | from the name of a model to its files |
 //! | `loading`, `texts` | from files to an engine, and to a tokenizer with its prompt format |
 //! | `answering`, `printer` | one answer, and how it is shown |
-//! | `interrupt`, `progress`, `terminal`, `numbers` | Ctrl-C, progress bars, colours, how numbers are read and written |
+//! | `interrupt`, `progress`, `terminal`, `numbers`, `table`, `machine` | Ctrl-C, progress bars, colours, how numbers are read and written, tables, this machine's memory |
 //! | `error` | everything that ends a command early, as one sentence with the remedy |
 //!
 //! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage,
@@ -24,11 +24,13 @@ mod generation_config;
 mod interrupt;
 mod loading;
 mod location;
+mod machine;
 mod model_choice;
 mod numbers;
 mod printer;
 mod progress;
 mod sampling;
+mod table;
 mod terminal;
 mod texts;
 

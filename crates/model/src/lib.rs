@@ -15,6 +15,7 @@
 mod attention;
 mod error;
 mod experts;
+mod generated;
 mod hyper;
 #[cfg(test)]
 mod invariants;

@@ -8,6 +8,7 @@ use cachalot_numerics::Dtype;
 
 use crate::{
     Error, Sequence, StateOptions,
+    generated::RowLayout,
     options::ModelOptions,
     pages::{Ledger, PAGE_TOKEN_COUNT},
     sequence::lock,
@@ -46,6 +47,8 @@ pub(crate) struct Sizes {
 pub(crate) struct LayerState {
     /// `U8 [slots, ring rows, row bytes]`.
     pub window_tail: Tensor,
+    /// How the rows of `window_tail` are packed.
+    pub row_layout: RowLayout,
     pub compressor: Option<CompressorState>,
     pub indexer: Option<CompressorState>,
 }
@@ -57,6 +60,8 @@ pub(crate) struct CompressorState {
     pub gate_tail: Tensor,
     /// `U8 [pages, entries of a page, row bytes]`.
     pub pool: Tensor,
+    /// How the rows of `pool` are packed.
+    pub layout: RowLayout,
 }
 
 /// Device tensors that say what a step's rows are, `I32`.
@@ -254,6 +259,11 @@ impl LayerState {
         ratio: usize,
     ) -> Result<Self, Error> {
         let rotary = config.qk_rope_head_dim;
+        let layout = |width, format| RowLayout {
+            format,
+            width,
+            tail: rotary,
+        };
         let compressor = |width: usize, format: cachalot_chip::RowFormat| -> Result<CompressorState, Error> {
             // Overlapping windows need the rows of two windows, each row two halves.
             let windows = if ratio == 4 { 2 } else { 1 };
@@ -267,6 +277,7 @@ impl LayerState {
                 kv_tail: chip.allocate(Dtype::F32, &tail)?,
                 gate_tail: chip.allocate(Dtype::F32, &tail)?,
                 pool: chip.allocate(Dtype::U8, &pool)?,
+                layout: layout(width, format),
             })
         };
         let row_byte_count = options.row_format().byte_count(config.head_dim, rotary);
@@ -274,6 +285,7 @@ impl LayerState {
         let window = [sizes.sequence_count_max, ring_row_count, row_byte_count];
         Ok(LayerState {
             window_tail: chip.allocate(Dtype::U8, &window)?,
+            row_layout: layout(config.head_dim, options.row_format()),
             compressor: (ratio > 0)
                 .then(|| compressor(config.head_dim, options.row_format()))
                 .transpose()?,

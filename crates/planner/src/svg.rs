@@ -1,4 +1,4 @@
-//! Plots as SVG: lines or points on two logarithmic axes.
+//! Plots as SVG: lines or points on two logarithmic axes, and bars.
 
 use std::fmt::Write;
 
@@ -82,10 +82,7 @@ pub fn render(plot: &Plot) -> String {
     };
     let x_axis = Axis::around(points().map(|point| point.0), LEFT, WIDTH - RIGHT);
     let y_axis = Axis::around(points().map(|point| point.1), HEIGHT - BOTTOM, TOP);
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
-    );
+    let mut text = document(WIDTH, HEIGHT);
     label(&mut text, LEFT, 24.0, "start", &plot.title);
     label(
         &mut text,
@@ -116,6 +113,76 @@ pub fn render(plot: &Plot) -> String {
     }
     text.push_str("</svg>\n");
     text
+}
+
+/// Horizontal bars in groups.
+#[derive(Clone, Debug)]
+pub struct Bars {
+    /// Title.
+    pub title: String,
+    /// Name and bars of each group.
+    pub groups: Vec<(String, Vec<Bar>)>,
+}
+
+/// One bar.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    /// Left of the bar.
+    pub name: String,
+    /// Length, 0 to 1.
+    pub value: f64,
+    /// Part of the bar that is filled dark, 0 to 1.
+    pub filled: f64,
+    /// Right of the bar.
+    pub label: String,
+}
+
+/// Height of a line of a bar chart.
+const LINE: f64 = 20.0;
+/// Where bars begin and how long the longest is.
+const BAR_LEFT: f64 = 270.0;
+const BAR_WIDTH: f64 = 330.0;
+
+/// The bars as a document.
+pub fn render_bars(bars: &Bars) -> String {
+    let lines: usize = bars.groups.iter().map(|(_, bars)| bars.len() + 2).sum();
+    let height = TOP + LINE * lines as f64;
+    let mut text = document(WIDTH, height);
+    label(&mut text, 8.0, 24.0, "start", &bars.title);
+    let longest = bars
+        .groups
+        .iter()
+        .flat_map(|(_, bars)| bars)
+        .map(|bar| bar.value)
+        .fold(1e-9, f64::max);
+    let mut y = TOP;
+    for (name, bars) in &bars.groups {
+        y += LINE;
+        label(&mut text, 8.0, y, "start", name);
+        for bar in bars {
+            y += LINE;
+            label(&mut text, BAR_LEFT - 8.0, y, "end", &bar.name);
+            let width = BAR_WIDTH * (bar.value / longest).clamp(0.0, 1.0);
+            for (width, colour) in [(width, "#b3d4ea"), (width * bar.filled.clamp(0.0, 1.0), COLOURS[0])] {
+                let _ = writeln!(
+                    text,
+                    "<rect x=\"{BAR_LEFT}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"14\" fill=\"{colour}\"/>",
+                    y - 12.0
+                );
+            }
+            label(&mut text, BAR_LEFT + width + 8.0, y, "start", &bar.label);
+        }
+        y += LINE;
+    }
+    text.push_str("</svg>\n");
+    text
+}
+
+fn document(width: f64, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"13\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
+    )
 }
 
 fn draw_grid(text: &mut String, x_axis: &Axis, y_axis: &Axis) {

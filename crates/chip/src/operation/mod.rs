@@ -11,12 +11,14 @@
 
 mod attention;
 mod check;
+mod cost;
 mod experts;
 mod hyper;
 mod linear;
 mod rows;
 
 pub use attention::{AttendEntries, Attention, Compress, IndexQuery, SelectEntries};
+pub use cost::Cost;
 pub use experts::{ExpertMatrices, Experts, Route, RouteChoice, SwiGlu};
 pub use hyper::{HyperHead, HyperMix, HyperPost};
 pub use linear::{GroupedLinear, Linear, LinearRounding};

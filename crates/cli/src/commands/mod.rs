@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod bench;
 pub mod chat;
 pub mod chips;
 pub mod download;
@@ -31,6 +32,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Some(Command::Download(arguments)) => download::run(&arguments),
         Some(Command::Score(arguments)) => score::run(&arguments),
         Some(Command::Eval(arguments)) => eval::run(&arguments),
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Synth(arguments)) => synth::run(&arguments),
         Some(Command::Chips(arguments)) => chips::run(&arguments),
         Some(Command::Plan(arguments)) => plan::run(&arguments),

@@ -1,7 +1,6 @@
 //! This machine as a chip: what the system says, and what the kernels that will run reach.
 
 use std::{
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -26,8 +25,8 @@ const FAMILY: &str = "measured here";
 pub fn detect(model: &Model, probe: bool) -> (Chip, Family) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut chip = Chip::of_machine(&format!("this machine ({threads} threads)"), FAMILY);
-    if let Some(bytes) = memory_bytes() {
-        chip.memory_gb = Figure::measured(bytes / 1e9, "system");
+    if let Some(bytes) = crate::machine::memory_bytes() {
+        chip.memory_gb = Figure::measured(bytes as f64 / 1e9, "system");
     }
     let mut efficiency = Efficiency::MEASURED;
     if probe && let Some(rates) = Rates::measure() {
@@ -41,14 +40,6 @@ pub fn detect(model: &Model, probe: bool) -> (Chip, Family) {
         efficiency,
     };
     (chip, family)
-}
-
-/// Memory of the machine, as Linux tells it; `None` elsewhere.
-fn memory_bytes() -> Option<f64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    let kibibytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024.0)
 }
 
 /// Free bytes of the disk of the current folder.

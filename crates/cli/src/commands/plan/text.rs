@@ -11,6 +11,7 @@ use cachalot_planner::{
 };
 
 use super::{Compared, speed_of_user};
+use crate::table::table;
 
 pub fn plan(model: &Model, machine: Machine, goal: &Goal, plan: &Plan, remedies: &[String]) -> String {
     let chip = machine.chip;
@@ -278,31 +279,4 @@ fn counted(count: u64, what: &str) -> String {
 
 fn number(value: Option<f64>) -> String {
     value.map_or("?".to_owned(), short)
-}
-
-/// The first column to the left, the others to the right.
-fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    let mut widths = vec![0; heads.len()];
-    // A row with less columns says something in words, which need not fit a column.
-    let full = rows.iter().filter(|row| row.len() == heads.len());
-    for row in full.chain([&heads]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in std::iter::once(&heads).chain(rows) {
-        let mut line = String::new();
-        for (index, cell) in row.iter().enumerate() {
-            let width = widths[index];
-            match index {
-                0 => line.push_str(&format!("  {cell:width$}")),
-                _ => line.push_str(&format!("  {cell:>width$}")),
-            }
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }

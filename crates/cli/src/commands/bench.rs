@@ -1,0 +1,195 @@
+//! `cachalot bench`: how fast a model runs here, beside what the machine can do at most.
+
+mod ceilings;
+mod compare;
+mod measure;
+mod profile;
+mod results;
+mod text;
+
+use std::{path::PathBuf, sync::Arc};
+
+use cachalot_chip::{Chip as _, profile::ProfiledChip};
+use cachalot_chip_cpu::CpuChip;
+use cachalot_model::Model;
+use clap::Args;
+
+use crate::{
+    compute::ComputeOptions, error::Error, interrupt::Cooperation, location::Location, model_choice::ModelChoice,
+    numbers::parse_token_count, progress::LateBar,
+};
+use measure::{Bench, Wanted};
+use results::{Phase, Results};
+
+/// Measure how fast a model runs here, beside what this machine can do at most.
+///
+/// Prefill feeds random tokens from an empty state; decode adds one random token after another to each sequence. Long
+/// contexts are not fed: their state is generated, which reads, scores and selects as much as a real one. Sampling is
+/// not included. Medians over repetitions; the ceilings are measured in the same run.
+#[derive(Args, Debug)]
+pub struct BenchArguments {
+    #[command(flatten)]
+    model: ModelChoice,
+
+    /// Prompt lengths to measure, or `none`
+    #[arg(long, value_name = "TOKENS", default_value = "128,512,2k,8k", value_parser = token_counts)]
+    prefill: TokenCounts,
+
+    /// Contexts at which decoding is measured, or `none`
+    #[arg(long, value_name = "TOKENS", default_value = "0,2k,16k,128k", value_parser = token_counts)]
+    decode: TokenCounts,
+
+    /// Sequences that are decoded together
+    #[arg(long, value_name = "COUNTS", default_value = "1", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Vec<u16>,
+
+    /// Repetitions of each measurement
+    #[arg(long, value_name = "COUNT", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repetitions: u16,
+
+    /// Steps of a repetition of decoding [default: half a second's, 4 to 64]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    steps: Option<u16>,
+
+    /// Seconds after which a measurement is not repeated again
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(0..=3600))]
+    seconds: u16,
+
+    /// Seed of the random tokens and of generated state
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+
+    /// Show where the time goes, by operator; with a file, also as a bar chart
+    #[arg(long, value_name = "OUT.svg", num_args = 0..=1, require_equals = true)]
+    profile: Option<Option<PathBuf>>,
+
+    /// Write everything as JSON; `-` prints it instead of the tables
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Compare with an earlier run's JSON
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+
+    #[command(flatten)]
+    compute: ComputeOptions,
+}
+
+/// A list of its own, because the command line means something else by a list of lists.
+#[derive(Clone, Debug)]
+struct TokenCounts(Vec<usize>);
+
+fn token_counts(text: &str) -> Result<TokenCounts, String> {
+    if text == "none" {
+        return Ok(TokenCounts(Vec::new()));
+    }
+    let counts = text.split(',').map(|text| match text.trim() {
+        "0" => Ok(0),
+        text => parse_token_count(text),
+    });
+    counts.collect::<Result<_, _>>().map(TokenCounts)
+}
+
+pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
+    // Read first: a mistyped file should not cost a measurement.
+    let old = arguments.compare.as_deref().map(results::read).transpose()?;
+    let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
+    let checkpoint = location.open()?;
+    let limit = checkpoint.config().max_position_embeddings;
+    if let Some(wanted) = arguments.compute.context.filter(|wanted| *wanted > limit) {
+        return Err(Error::Context { wanted, limit });
+    }
+    let options = arguments.compute.cpu();
+    let chip = Arc::new(ProfiledChip::new(Arc::new(CpuChip::new(options))));
+    let bar = LateBar::counting("loading", "layers");
+    let model = Model::load(
+        &checkpoint,
+        Arc::clone(&chip) as _,
+        arguments.compute.model(),
+        &mut |done, total| {
+            bar.set(done as u64, total as u64);
+        },
+    )?;
+    drop(bar);
+
+    let cooperation = Cooperation::begin();
+    let ceilings = ceilings::measure(options.threads, &cooperation)?;
+    let mut results = Results {
+        format: results::FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: location.name().to_owned(),
+        mode: arguments.compute.mode.to_string(),
+        kv: format!("{:?}", arguments.compute.kv).to_lowercase(),
+        chip: chip.description().details,
+        threads: options.threads,
+        chunk: usize::from(arguments.compute.chunk),
+        seed: arguments.seed,
+        active_weight_bytes: cachalot_checkpoint::accounting::active_total(checkpoint.config()).bytes,
+        ceilings,
+        points: Vec::new(),
+        skipped: Vec::new(),
+    };
+    let bench = Bench {
+        model: &model,
+        chip: &chip,
+        seed: arguments.seed,
+        chunk: results.chunk,
+        repetitions: usize::from(arguments.repetitions),
+        steps: arguments.steps.map(usize::from),
+        seconds: f64::from(arguments.seconds),
+        context: arguments.compute.context.unwrap_or(limit),
+        cooperation: &cooperation,
+    };
+    let outcome = bench.measure_all(&wanted(arguments), &mut results);
+    show(arguments, &results, old.as_ref())?;
+    outcome.map_err(|error| match error {
+        Error::Interrupted { .. } => Error::Interrupted {
+            remedy: "; what was measured until then is above".to_owned(),
+        },
+        error => error,
+    })
+}
+
+fn wanted(arguments: &BenchArguments) -> Vec<Wanted> {
+    let prefill = arguments.prefill.0.iter().map(|tokens| Wanted {
+        phase: Phase::Prefill,
+        tokens: *tokens,
+        batch: 1,
+    });
+    let decode = arguments.batch.iter().flat_map(|batch| {
+        arguments.decode.0.iter().map(|tokens| Wanted {
+            phase: Phase::Decode,
+            tokens: *tokens,
+            batch: usize::from(*batch),
+        })
+    });
+    prefill.filter(|wanted| wanted.tokens > 0).chain(decode).collect()
+}
+
+fn show(arguments: &BenchArguments, results: &Results, old: Option<&Results>) -> Result<(), Error> {
+    if let Some(Some(path)) = &arguments.profile {
+        write(path, &profile::chart(results))?;
+    }
+    let json = serde_json::to_string_pretty(results).expect("plain values");
+    match &arguments.json {
+        Some(path) if path.as_os_str() == "-" => return super::print(&json),
+        Some(path) => write(path, &(json + "\n"))?,
+        None => {}
+    }
+    super::print(&text::report(results))?;
+    if arguments.profile.is_some() {
+        super::print(&profile::tables(results))?;
+    }
+    match old {
+        Some(old) => super::print(&compare::report(old, results)),
+        None => Ok(()),
+    }
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<(), Error> {
+    std::fs::write(path, text).map_err(|source| Error::Write {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,318 @@
+//! The measurements.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use cachalot_chip::{
+    Chip as _, ChipTransfer as _, Cost,
+    profile::{Label, ProfiledChip, Record},
+};
+use cachalot_model::{Chunk, Model, Outputs, Sequence, StateOptions, StatePool};
+
+use super::results::{CostPerToken, OperatorShare, Phase, Point, Results, Skipped};
+use crate::{error::Error, interrupt::Cooperation, machine, numbers, progress::LateBar};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub phase: Phase,
+    pub tokens: usize,
+    pub batch: usize,
+}
+
+pub struct Bench<'a> {
+    pub model: &'a Model,
+    pub chip: &'a ProfiledChip,
+    pub seed: u64,
+    /// Rows of a prefill step.
+    pub chunk: usize,
+    pub repetitions: usize,
+    pub steps: Option<usize>,
+    /// After so long a measurement is not repeated again.
+    pub seconds: f64,
+    /// Tokens that a sequence may have.
+    pub context: usize,
+    pub cooperation: &'a Cooperation,
+}
+
+/// Rates of the repetitions, and the operators of one.
+struct Measured {
+    steps: usize,
+    rates: Vec<f64>,
+    operators: BTreeMap<Label, Record>,
+    /// Tokens of the repetition that was recorded.
+    recorded_tokens: usize,
+}
+
+/// How long a repetition of decoding takes, if a step is not longer.
+const REPETITION_SECONDS: f64 = 0.5;
+const STEPS_MIN: usize = 4;
+const STEPS_MAX: usize = 64;
+/// A pass over a prompt that takes longer is counted while it is timed: counting adds microseconds to an operator.
+const COUNTED_APART_SECONDS: f64 = 3.0;
+/// Part of the available memory that state may take.
+const MEMORY_PART: f64 = 0.8;
+
+impl Bench<'_> {
+    /// Measures everything into `results`, as far as Ctrl-C allows.
+    pub fn measure_all(&self, wanted: &[Wanted], results: &mut Results) -> Result<(), Error> {
+        self.warm_up()?;
+        let bar = LateBar::counting("measuring", "repetitions");
+        let total = (wanted.len() * self.repetitions) as u64;
+        for (index, wanted) in wanted.iter().enumerate() {
+            let done = (index * self.repetitions) as u64;
+            bar.set(done, total);
+            let Wanted { phase, tokens, batch } = *wanted;
+            if let Some(reason) = self.obstacle(wanted) {
+                results.skipped.push(Skipped {
+                    phase,
+                    tokens,
+                    batch,
+                    reason,
+                });
+                continue;
+            }
+            let progress = |repetition: usize| bar.set(done + repetition as u64, total);
+            let measured = match phase {
+                Phase::Prefill => self.prefill(tokens, &progress)?,
+                Phase::Decode => self.decode(tokens, batch, &progress)?,
+            };
+            let point = point(wanted, measured, results);
+            results.points.push(point);
+        }
+        Ok(())
+    }
+
+    /// Looks at all weights once if they fit into memory: scales are checked and pages come from the disk at first use.
+    fn warm_up(&self) -> Result<(), Error> {
+        let token_count = self.chunk.min(self.context);
+        let mut pool = self.pool(token_count, 1)?;
+        let mut sequence = pool.new_sequence()?;
+        self.step(&mut pool, &mut [&mut sequence], &self.tokens(0, token_count))
+    }
+
+    /// Why a measurement cannot be made.
+    fn obstacle(&self, wanted: &Wanted) -> Option<String> {
+        let tokens = wanted.tokens
+            + if wanted.phase == Phase::Decode {
+                self.steps_max()
+            } else {
+                0
+            };
+        if tokens > self.context {
+            return Some(format!(
+                "it needs {} tokens, the context has {}",
+                numbers::grouped(tokens as u64),
+                numbers::grouped(self.context as u64)
+            ));
+        }
+        let pool = self.pool(1, 1).ok()?;
+        let sequence = pool.tail_bytes_per_sequence() as f64 + pool.entry_bytes_per_token() * tokens as f64;
+        let needed = wanted.batch as f64 * sequence;
+        let available = machine::available_bytes()? as f64;
+        (needed > MEMORY_PART * available).then(|| {
+            format!(
+                "its state needs {}, {} of memory are free",
+                numbers::bytes(needed as u64),
+                numbers::bytes(available as u64)
+            )
+        })
+    }
+
+    fn steps_max(&self) -> usize {
+        self.steps.unwrap_or(STEPS_MAX)
+    }
+
+    /// Memory for `batch` sequences of `tokens`, and for a copy of each that grows by the steps of a repetition.
+    fn pool(&self, tokens: usize, batch: usize) -> Result<StatePool, Error> {
+        // Copies share pages with their originals; what they write is on pages of their own.
+        let own = self.steps_max() + 1024;
+        Ok(self.model.new_state(&StateOptions {
+            sequence_count_max: 2 * batch,
+            token_count_max: Some((tokens + own) * batch),
+            step_row_count_max: self.chunk.max(batch),
+            ..StateOptions::default()
+        })?)
+    }
+
+    /// Random tokens: the `stream`-th `count`.
+    fn tokens(&self, stream: u64, count: usize) -> Vec<u32> {
+        let vocabulary = self.model.config().vocab_size as f64;
+        let numbers = 0..count as u64;
+        let draw = |number| cachalot_engine::uniform(self.seed, stream << 32 | number);
+        numbers.map(|number| (draw(number) * vocabulary) as u32).collect()
+    }
+
+    /// Feeds one token to each sequence, or all tokens to the only one, and waits for the last row's logits.
+    fn step(&self, pool: &mut StatePool, sequences: &mut [&mut Sequence], tokens: &[u32]) -> Result<(), Error> {
+        let each = tokens.len() / sequences.len();
+        let mut chunks: Vec<Chunk<'_>> = sequences
+            .iter_mut()
+            .zip(tokens.chunks(each))
+            .map(|(sequence, tokens)| Chunk {
+                sequence,
+                tokens,
+                outputs: Outputs::Last,
+            })
+            .collect();
+        if let Some(logits) = self.model.step(pool, &mut chunks)? {
+            self.chip.read_f32(&logits)?;
+        }
+        self.chip.synchronize()?;
+        match self.cooperation.is_raised() {
+            true => Err(Error::interrupted()),
+            false => Ok(()),
+        }
+    }
+
+    fn prefill(&self, token_count: usize, progress: &dyn Fn(usize)) -> Result<Measured, Error> {
+        let mut pool = self.pool(token_count, 1)?;
+        let mut pass = |index: usize| -> Result<f64, Error> {
+            let tokens = self.tokens(index as u64, token_count);
+            let started = Instant::now();
+            let mut sequence = pool.new_sequence()?;
+            for chunk in tokens.chunks(self.chunk) {
+                self.step(&mut pool, &mut [&mut sequence], chunk)?;
+            }
+            Ok(started.elapsed().as_secs_f64())
+        };
+        let (started, mut rates) = (Instant::now(), Vec::new());
+        let mut operators = BTreeMap::new();
+        for repetition in 0..self.repetitions {
+            // Whether the first one is long shows only when it is over, so it is counted as well.
+            let is_counted = repetition == 0;
+            if is_counted {
+                self.chip.start();
+            }
+            let seconds = pass(repetition)?;
+            if is_counted {
+                operators = self.chip.finish();
+            }
+            // A short one that was counted is no measurement.
+            if !is_counted || seconds > COUNTED_APART_SECONDS {
+                rates.push(token_count as f64 / seconds);
+            }
+            progress(repetition + 1);
+            if !rates.is_empty() && started.elapsed().as_secs_f64() >= self.seconds {
+                break;
+            }
+        }
+        if rates.is_empty() {
+            rates.push(token_count as f64 / pass(self.repetitions)?);
+        }
+        Ok(Measured {
+            steps: token_count.div_ceil(self.chunk),
+            rates,
+            operators,
+            recorded_tokens: token_count,
+        })
+    }
+
+    fn decode(&self, context: usize, batch: usize, progress: &dyn Fn(usize)) -> Result<Measured, Error> {
+        let mut pool = self.pool(context, batch)?;
+        let originals = (0..batch as u64)
+            .map(|index| match context {
+                0 => pool.new_sequence(),
+                _ => pool.new_generated_sequence(context, self.seed.wrapping_add(index)),
+            })
+            .collect::<Result<Vec<Sequence>, _>>()?;
+        // Every repetition starts at the same context.
+        let mut repetition = |index: usize, steps: usize, is_recorded: bool| -> Result<f64, Error> {
+            let copies = originals.iter().map(|original| pool.copy_sequence(original));
+            let mut copies = copies.collect::<Result<Vec<Sequence>, _>>()?;
+            let mut copies: Vec<&mut Sequence> = copies.iter_mut().collect();
+            let tokens = self.tokens(index as u64, (steps + 1) * batch);
+            // The first write into shared pages copies them.
+            let (first, rest) = tokens.split_at(batch);
+            self.step(&mut pool, &mut copies, first)?;
+            if is_recorded {
+                self.chip.start();
+            }
+            let started = Instant::now();
+            for tokens in rest.chunks(batch) {
+                self.step(&mut pool, &mut copies, tokens)?;
+            }
+            Ok(started.elapsed().as_secs_f64() / steps as f64)
+        };
+        let seconds = repetition(0, 2, false)?;
+        let steps = self.steps.unwrap_or_else(|| {
+            let steps = (REPETITION_SECONDS / seconds) as usize;
+            steps.clamp(STEPS_MIN, STEPS_MAX)
+        });
+        let (started, mut rates) = (Instant::now(), Vec::new());
+        for index in 0..self.repetitions {
+            rates.push(batch as f64 / repetition(index + 1, steps, false)?);
+            progress(index + 1);
+            if started.elapsed().as_secs_f64() >= self.seconds {
+                break;
+            }
+        }
+        let recorded = repetition(self.repetitions + 1, steps, true);
+        let operators = self.chip.finish();
+        recorded?;
+        Ok(Measured {
+            steps,
+            rates,
+            operators,
+            recorded_tokens: batch * steps,
+        })
+    }
+}
+
+fn point(wanted: &Wanted, measured: Measured, results: &Results) -> Point {
+    let mut rates = measured.rates.clone();
+    rates.sort_by(f64::total_cmp);
+    let tokens_per_second = match rates.len() {
+        count if count % 2 == 1 => rates[count / 2],
+        count => (rates[count / 2 - 1] + rates[count / 2]) / 2.0,
+    };
+    let tokens = measured.recorded_tokens as f64;
+    let mut sum = Cost::default();
+    let mut floor_seconds = 0.0;
+    for record in measured.operators.values() {
+        sum += record.cost;
+        let cost = record.cost;
+        let bytes = (cost.weight_bytes + cost.state_bytes) as f64;
+        floor_seconds += results.ceilings.floor_seconds(bytes, cost.multiply_adds as f64);
+    }
+    let cost_per_token = CostPerToken {
+        weight_bytes: sum.weight_bytes as f64 / tokens,
+        state_bytes: sum.state_bytes as f64 / tokens,
+        row_bytes: sum.row_bytes as f64 / tokens,
+        multiply_adds: sum.multiply_adds as f64 / tokens,
+    };
+    let bytes_per_second = cost_per_token.memory_bytes() * tokens_per_second;
+    let operations_per_second = 2.0 * cost_per_token.multiply_adds * tokens_per_second;
+    Point {
+        phase: wanted.phase,
+        tokens: wanted.tokens,
+        batch: wanted.batch,
+        steps: measured.steps,
+        generated_state: wanted.phase == Phase::Decode && wanted.tokens > 0,
+        rates: measured.rates,
+        tokens_per_second,
+        cost_per_token,
+        bytes_per_second,
+        operations_per_second,
+        bandwidth_fraction: bytes_per_second / results.ceilings.read_bytes_per_second(),
+        arithmetic_fraction: operations_per_second / results.ceilings.operations_per_second(),
+        floor_seconds_per_token: floor_seconds / tokens,
+        operators: shares(&measured.operators),
+    }
+}
+
+/// Longest first.
+fn shares(operators: &BTreeMap<Label, Record>) -> Vec<OperatorShare> {
+    let shares = operators.iter().map(|(label, record)| OperatorShare {
+        operator: label.kind.to_string(),
+        weight: label.weight.clone(),
+        calls: record.call_count,
+        seconds: record.time.as_secs_f64(),
+        weight_bytes: record.cost.weight_bytes,
+        state_bytes: record.cost.state_bytes,
+        row_bytes: record.cost.row_bytes,
+        multiply_adds: record.cost.multiply_adds,
+    });
+    let mut shares: Vec<OperatorShare> = shares.collect();
+    shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    shares
+}

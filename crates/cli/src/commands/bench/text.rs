@@ -1,0 +1,109 @@
+//! The results for people.
+
+use cachalot_planner::units::{short, short_bytes, short_seconds};
+
+use super::results::{self, Ceiling, Point, Results};
+use crate::table::table;
+
+pub fn report(results: &Results) -> String {
+    let mut text = format!(
+        "{}, {} mode, {}\nreads {} of weights for a token\n\n{}",
+        results.model,
+        results.mode,
+        results.chip,
+        short_bytes(results.active_weight_bytes as f64),
+        ceilings(results),
+    );
+    if !results.points.is_empty() {
+        text.push('\n');
+        text.push_str(&points(results));
+        text.push_str(
+            "bytes: weights and state that a token needs at least. floor: the least time if every operator ran at its \
+             ceiling.\n",
+        );
+        if results.points.iter().any(|point| point.generated_state) {
+            text.push_str("The state of contexts above 0 was generated, not fed.\n");
+        }
+    }
+    for skipped in &results.skipped {
+        let name = results::name(skipped.phase, skipped.tokens, skipped.batch);
+        text.push_str(&format!("skipped {name}: {}\n", skipped.reason));
+    }
+    text.trim_end().to_owned()
+}
+
+fn ceilings(results: &Results) -> String {
+    let row = |ceiling: &Ceiling, rate: &dyn Fn(f64) -> String| {
+        vec![
+            ceiling.name.clone(),
+            ceiling.threads.to_string(),
+            rate(ceiling.best),
+            rate(ceiling.median),
+            ceiling.instructions.clone(),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for ceiling in &results.ceilings.read {
+        rows.push(row(ceiling, &|rate| format!("{}/s", short_bytes(rate))));
+    }
+    for ceiling in &results.ceilings.arithmetic {
+        rows.push(row(ceiling, &|rate| format!("{} GOP/s", short(rate / 1e9))));
+    }
+    table(&["ceiling", "threads", "best", "median", "with"], &rows)
+}
+
+fn points(results: &Results) -> String {
+    let rows: Vec<Vec<String>> = results
+        .points
+        .iter()
+        .map(|point| {
+            vec![
+                point.name(),
+                short(point.tokens_per_second),
+                spread(point),
+                point.rates.len().to_string(),
+                short_seconds(point.batch as f64 / point.tokens_per_second),
+                short_bytes(point.cost_per_token.memory_bytes()),
+                format!("{}/s", short_bytes(point.bytes_per_second)),
+                percent(point.bandwidth_fraction),
+                short(point.operations_per_second / 1e9),
+                percent(point.arithmetic_fraction),
+                percent(point.floor_seconds_per_token * point.tokens_per_second),
+            ]
+        })
+        .collect();
+    let heads = [
+        "",
+        "tok/s",
+        "spread",
+        "n",
+        "step",
+        "bytes/tok",
+        "read",
+        "of read",
+        "GOP/s",
+        "of peak",
+        "of floor",
+    ];
+    // A step of prefill is a chunk of many tokens: its time is that of a token.
+    table(&heads, &rows)
+}
+
+/// How far slowest and fastest repetition lie apart, relative to the median.
+fn spread(point: &Point) -> String {
+    match point.rates.len() {
+        1 => "?".to_owned(),
+        _ => {
+            let (low, high) = point.spread();
+            percent((high - low) / point.tokens_per_second)
+        }
+    }
+}
+
+pub fn percent(part: f64) -> String {
+    match part {
+        part if part.is_nan() => "?".to_owned(),
+        part if part < 0.0995 => format!("{:.1} %", 100.0 * part),
+        part => format!("{:.0} %", 100.0 * part),
+    }
+}
