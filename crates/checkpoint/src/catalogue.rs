@@ -1,6 +1,9 @@
 //! All stored tensors under their official names.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry as Slot};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry as Slot},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use cachalot_numerics::Dtype;
@@ -13,7 +16,7 @@ use crate::{
     index::{INDEX_FILE, Index, IndexFault},
     names::{self, Meaning},
     parallel,
-    source::Source,
+    source::{MappedFile, Source, StoredFile},
 };
 
 /// One safetensors file.
@@ -21,6 +24,8 @@ use crate::{
 pub(crate) struct Shard {
     pub(crate) name: String,
     pub(crate) data: Bytes,
+    /// The file that `data` maps; none for files in memory.
+    pub(crate) file: Option<Arc<StoredFile>>,
 }
 
 /// Where a tensor lies.
@@ -179,9 +184,10 @@ fn open_shards(source: &Source, index: Option<&Index>) -> Result<Vec<Shard>, Err
     let mut missing = Vec::new();
     for name in &names {
         match source.map(name)? {
-            Some(data) => shards.push(Shard {
+            Some(MappedFile { data, file }) => shards.push(Shard {
                 name: name.clone(),
                 data,
+                file,
             }),
             None => missing.push(name),
         }

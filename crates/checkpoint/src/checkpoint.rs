@@ -1,6 +1,9 @@
 //! Opening a checkpoint and looking tensors up.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use cachalot_numerics::{Dtype, MatrixFormat, bf16};
@@ -11,7 +14,7 @@ use crate::{
     catalogue::{Catalogue, Placement},
     config::DeepseekV4Config,
     index::{self, INDEX_FILE},
-    source::Source,
+    source::{Source, StoredFile},
 };
 
 /// A checked checkpoint whose tensors can be looked up by their official names.
@@ -59,6 +62,17 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// Row-major elements, little-endian.
     pub data: Bytes,
+}
+
+/// Where the bytes of a tensor lie.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file, shared by all its tensors.
+    pub file: Arc<StoredFile>,
+    /// First byte in the file.
+    pub start: u64,
+    /// Number of bytes.
+    pub byte_count: usize,
 }
 
 impl StoredTensor {
@@ -244,6 +258,16 @@ impl Checkpoint {
     pub fn file_of(&self, name: &str) -> Option<PathBuf> {
         let placement = self.catalogue.tensors.get(name)?;
         Some(self.shard_display(placement))
+    }
+
+    /// Where a tensor lies, by its official full name; `None` if it is not stored or not in a file.
+    pub fn place(&self, name: &str) -> Option<Place> {
+        let placement = self.catalogue.tensors.get(name)?;
+        Some(Place {
+            file: Arc::clone(self.catalogue.shards[placement.shard].file.as_ref()?),
+            start: placement.start as u64,
+            byte_count: placement.end - placement.start,
+        })
     }
 
     /// How a shard is named in errors.

@@ -54,12 +54,13 @@ mod values;
 mod verify;
 
 pub use audit::{Problem, ProblemGroup, TensorReport};
-pub use checkpoint::{Checkpoint, StoredMatrix, StoredTensor};
+pub use checkpoint::{Checkpoint, Place, StoredMatrix, StoredTensor};
 pub use config::{AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, Quantization, RopeScaling, ScaleFormat};
 pub use disk::available_bytes;
 pub use error::Error;
 pub use header::HeaderFault;
 pub use index::IndexFault;
 pub use progress::Progress;
+pub use source::StoredFile;
 pub use values::ValueFault;
 pub use verify::check_scales;

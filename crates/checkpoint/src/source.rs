@@ -4,6 +4,8 @@ use std::{
     fs::{self, File},
     io::ErrorKind,
     path::{Component, Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -14,6 +16,23 @@ use crate::Error;
 /// Largest JSON file that is read whole.
 const TEXT_BYTES_MAX: u64 = 1 << 30;
 
+/// A file as it was found when the checkpoint was opened, to be recognised later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length.
+    pub byte_count: u64,
+    /// When it was last written, where the system tells.
+    pub modified: Option<SystemTime>,
+}
+
+/// A shard's bytes and the file that they map; none for files in memory.
+pub(crate) struct MappedFile {
+    pub(crate) data: Bytes,
+    pub(crate) file: Option<Arc<StoredFile>>,
+}
+
 /// The files of a checkpoint.
 #[derive(Debug)]
 pub(crate) enum Source {
@@ -22,30 +41,40 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// A shard, memory-mapped if it comes from a folder; `None` if there is no such file.
-    pub(crate) fn map(&self, name: &str) -> Result<Option<Bytes>, Error> {
+    /// A shard, memory-mapped if it comes from a folder, and that file; `None` if there is no such file.
+    pub(crate) fn map(&self, name: &str) -> Result<Option<MappedFile>, Error> {
         let Some(path) = self.path_in_folder(name) else {
-            return Ok(self.in_memory(name));
+            return Ok(self.in_memory(name).map(|data| MappedFile { data, file: None }));
         };
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(io_error("open", path, source)),
         };
-        let length = file
+        let metadata = file
             .metadata()
-            .map_err(|source| io_error("read", path.clone(), source))?
-            .len();
-        if length == 0 {
+            .map_err(|source| io_error("read", path.clone(), source))?;
+        let stored = Arc::new(StoredFile {
+            path: path.clone(),
+            byte_count: metadata.len(),
+            modified: metadata.modified().ok(),
+        });
+        if metadata.len() == 0 {
             // An empty range cannot be mapped.
-            return Ok(Some(Bytes::new()));
+            return Ok(Some(MappedFile {
+                data: Bytes::new(),
+                file: Some(stored),
+            }));
         }
         // SAFETY: the mapping is read-only and private. That nobody truncates the file while it is mapped
         // is the caller's part of the contract of `Checkpoint::open`; writers in this crate never change
         // a file under its final name.
         let map = unsafe { Mmap::map(&file) };
         let map = map.map_err(|source| io_error("map", path, source))?;
-        Ok(Some(Bytes::from_owner(map)))
+        Ok(Some(MappedFile {
+            data: Bytes::from_owner(map),
+            file: Some(stored),
+        }))
     }
 
     /// A small file, read whole; `None` if there is no such file.

@@ -1,17 +1,19 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cachalot_chip::{
-    Chip, Description, Error, Evidence, Matrix, MatrixSource, Mode, Operation, OperationKind, Support, Tensor,
-    TensorSource,
+    Chip, Description, Error, Evidence, Expected, ExpertMatrices, ExpertSource, ExpertTraffic, Matrix, MatrixSource,
+    Mode, Operation, OperationKind, Support, Tensor, TensorSource,
 };
 use cachalot_numerics::Dtype;
 
 use crate::{
     access::Access,
+    account::Account,
     kernels::Kernels,
     memory::{CHIP_NAME, ChipId, CpuBuffer, CpuMatrix},
     operators,
     pool::Pool,
+    streaming::{self, ExpertCache},
 };
 
 /// Settings of a [`CpuChip`].
@@ -22,6 +24,10 @@ pub struct CpuOptions {
     /// Kernels of [`Mode::Fast`]. Default: the best that the processor has. [`Mode::Reference`] and
     /// [`Mode::Official`] always run portable code.
     pub kernels: Kernels,
+    /// Memory for weights, tensors and experts together. Default: no limit, and weights stay mapped. With a limit, routed
+    /// experts are read from their files when they are needed and kept in what weights and tensors leave. What operators
+    /// need while they run is not counted: about 200 bytes for each row and channel of the largest step.
+    pub memory_bytes_max: Option<u64>,
 }
 
 impl Default for CpuOptions {
@@ -30,6 +36,7 @@ impl Default for CpuOptions {
         CpuOptions {
             threads,
             kernels: Kernels::detect(),
+            memory_bytes_max: None,
         }
     }
 }
@@ -39,6 +46,8 @@ pub struct CpuChip {
     id: ChipId,
     pool: Pool,
     kernels: Kernels,
+    account: Arc<Account>,
+    experts: ExpertCache,
     /// Held while an operator runs or memory is transferred: operators complete in the order of their calls.
     stream: Mutex<()>,
 }
@@ -51,10 +60,13 @@ impl CpuChip {
         } else {
             Kernels::Portable
         };
+        let account = Arc::new(Account::new(options.memory_bytes_max));
         CpuChip {
             id: ChipId::new(),
             pool: Pool::new(options.threads),
             kernels,
+            experts: ExpertCache::new(Arc::clone(&account)),
+            account,
             stream: Mutex::new(()),
         }
     }
@@ -62,6 +74,15 @@ impl CpuChip {
     /// The kernels in use.
     pub fn kernels(&self) -> Kernels {
         self.kernels
+    }
+
+    /// Says that the memory limit suffices for what has been loaded and allocated and for `expert_count_min` experts at
+    /// once: to be asked when a model and its states are complete.
+    ///
+    /// # Errors
+    /// [`Error::MemoryLimit`], with the smallest limit that suffices.
+    pub fn check_memory(&self, expert_count_min: usize) -> Result<(), Error> {
+        self.experts.check(expert_count_min)
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -102,17 +123,45 @@ impl Chip for CpuChip {
                 bytes: usize::MAX,
                 reason: format!("shape {shape:?} exceeds the address space"),
             })?;
-        Ok(self.tensor(CpuBuffer::allocate(self.id, byte_count)?, dtype, shape))
+        let buffer = CpuBuffer::allocate(self.id, &self.account, byte_count)?;
+        self.experts.shrink();
+        Ok(self.tensor(buffer, dtype, shape))
     }
 
     fn load(&self, source: TensorSource) -> Result<Tensor, Error> {
+        self.account.add_weights(source.data.len());
         Ok(self.tensor(CpuBuffer::load(self.id, &source)?, source.dtype, &source.shape))
     }
 
     fn load_matrix(&self, source: MatrixSource) -> Result<Matrix, Error> {
+        self.account.add_weights(source.weights.len() + source.scales.len());
         let matrix = CpuMatrix::load(source)?;
         let (rows, columns, format) = (matrix.rows, matrix.columns, matrix.format);
         Ok(Matrix::new(Arc::new(matrix), rows, columns, format))
+    }
+
+    fn load_experts(&self, sources: Vec<ExpertSource>) -> Result<Vec<ExpertMatrices>, Error> {
+        let sources = match self.account.limit() {
+            None => sources,
+            Some(_) => match self.experts.load(sources)? {
+                Ok(experts) => return Ok(experts),
+                Err(sources) => sources,
+            },
+        };
+        sources.into_iter().map(|source| source.load(self)).collect()
+    }
+
+    fn expect_experts(&self, experts: &[ExpertMatrices], expected: Expected<'_>) {
+        if !streaming::is_streamed(experts) {
+            return;
+        }
+        let mut stream = self.lock();
+        let access = Access::new(self.id, &mut stream, OperationKind::Experts);
+        operators::expect_experts(&access, experts, expected);
+    }
+
+    fn expert_traffic(&self) -> Option<ExpertTraffic> {
+        self.experts.traffic()
     }
 
     fn write(&self, tensor: &Tensor, bytes: &[u8]) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 //! | `pool` | threads that spin between operators and park when idle |
 //! | `product` | matrix products: one parallel region for a list of them, portable and SIMD |
 //! | `avx2`, `avx512`, `amx` | SIMD kernels for x86-64, and its tile unit |
+//! | `streaming`, `account` | routed experts that are read from files when needed, within a memory limit |
 //! | `operators` | everything else, one file a topic |
 //! | [`ceiling`] | yardsticks: what the processor reads and computes at most |
 //!
@@ -29,6 +30,7 @@
 compile_error!("the CPU kernels read little-endian checkpoints in place");
 
 mod access;
+mod account;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -42,6 +44,7 @@ mod memory;
 mod operators;
 mod pool;
 mod product;
+mod streaming;
 mod vector;
 
 pub use chip::{CpuChip, CpuOptions};

@@ -2,13 +2,18 @@
 
 use std::{
     any::Any,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use cachalot_chip::{Buffer, Error, Matrix, MatrixSource, Tensor, TensorSource};
 use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype, e8m0};
 use memmap2::{MmapOptions, MmapRaw};
+
+use crate::account::{Account, Charge};
 
 /// Name under which this chip appears in errors and on the command line.
 pub(crate) const CHIP_NAME: &str = "cpu";
@@ -31,6 +36,7 @@ pub(crate) struct CpuBuffer {
     /// The chip whose stream orders the accesses.
     chip: ChipId,
     memory: Memory,
+    _charge: Option<Charge>,
 }
 
 #[derive(Debug)]
@@ -48,9 +54,13 @@ impl Buffer for CpuBuffer {
 }
 
 impl CpuBuffer {
-    pub fn allocate(chip: ChipId, byte_count: usize) -> Result<Self, Error> {
-        let memory = Memory::Owned(allocate(byte_count)?);
-        Ok(CpuBuffer { chip, memory })
+    pub fn allocate(chip: ChipId, account: &Arc<Account>, byte_count: usize) -> Result<Self, Error> {
+        let memory = Memory::Owned(allocate_pages(byte_count)?);
+        Ok(CpuBuffer {
+            chip,
+            memory,
+            _charge: Some(account.charge(byte_count)),
+        })
     }
 
     /// Keeps the source's bytes if they are aligned for `dtype`, else copies them.
@@ -59,12 +69,16 @@ impl CpuBuffer {
         let memory = if (source.data.as_ptr() as usize).is_multiple_of(source.dtype.byte_count()) {
             Memory::Shared(source.data.clone())
         } else {
-            let map = allocate(source.data.len())?;
+            let map = allocate_pages(source.data.len())?;
             // SAFETY: the new mapping is at least as long as the source and nobody else knows it yet.
             unsafe { std::ptr::copy_nonoverlapping(source.data.as_ptr(), map.as_mut_ptr(), source.data.len()) };
             Memory::Owned(map)
         };
-        Ok(CpuBuffer { chip, memory })
+        Ok(CpuBuffer {
+            chip,
+            memory,
+            _charge: None,
+        })
     }
 
     /// The buffer behind a tensor of `chip`.
@@ -97,7 +111,8 @@ impl CpuBuffer {
     }
 }
 
-fn allocate(byte_count: usize) -> Result<MmapRaw, Error> {
+/// Pages that are zero and are committed when touched.
+pub(crate) fn allocate_pages(byte_count: usize) -> Result<MmapRaw, Error> {
     // A mapping of zero bytes is an error of the system, an empty tensor is not.
     let map = MmapOptions::new().len(byte_count.max(1)).no_reserve_swap().map_anon();
     let map = map.map_err(|error| Error::OutOfMemory {
@@ -158,12 +173,18 @@ impl CpuMatrix {
             .ok_or_else(|| Error::ForeignTensor {
                 chip: CHIP_NAME.to_owned(),
             })?;
-        if !matrix.is_checked.load(Ordering::Relaxed) {
-            matrix.check_scales()?;
-            matrix.check_codes()?;
-            matrix.is_checked.store(true, Ordering::Relaxed);
-        }
+        matrix.check()?;
         Ok(matrix)
+    }
+
+    /// Looks at scales and codes, once.
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.is_checked.load(Ordering::Relaxed) {
+            self.check_scales()?;
+            self.check_codes()?;
+            self.is_checked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// e4m3 has a NaN, which the fast kernels do not carry through. Other formats have none, or plain floats whose NaN

@@ -6,7 +6,11 @@ use cachalot_chip_cpu::{CpuChip, CpuOptions, Kernels};
 
 fn chip(kernels: Kernels, threads: usize) -> CpuChip {
     let kernels = kernels.min(Kernels::detect());
-    CpuChip::new(CpuOptions { threads, kernels })
+    CpuChip::new(CpuOptions {
+        threads,
+        kernels,
+        ..CpuOptions::default()
+    })
 }
 
 /// The reference against itself: rules, outside checks and refusals, not distances.

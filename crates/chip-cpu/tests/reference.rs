@@ -11,6 +11,7 @@ fn chip() -> CpuChip {
     CpuChip::new(CpuOptions {
         threads: 1,
         kernels: Kernels::Portable,
+        ..CpuOptions::default()
     })
 }
 

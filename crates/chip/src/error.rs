@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use cachalot_numerics::Dtype;
 
 use crate::{Mode, OperationKind};
@@ -101,6 +103,38 @@ pub enum Error {
         bytes: usize,
         /// The allocator's word.
         reason: String,
+    },
+    /// The memory that the chip may use does not suffice for the model.
+    #[error(
+        "{limit_bytes} bytes of memory are too few: the weights that every token uses take {weight_bytes}, states and \
+         workspace {state_bytes}, {slot_count_min} experts at once {slot_bytes_min}; allow at least {needed_bytes} \
+         bytes, or ask for a shorter context"
+    )]
+    MemoryLimit {
+        /// What the chip may use.
+        limit_bytes: u64,
+        /// Weights outside routed experts.
+        weight_bytes: u64,
+        /// Tensors that were allocated.
+        state_bytes: u64,
+        /// Experts that must fit at once.
+        slot_count_min: usize,
+        /// Bytes of these.
+        slot_bytes_min: u64,
+        /// The smallest limit that suffices.
+        needed_bytes: u64,
+    },
+    /// A weight could not be read from its file when it was needed.
+    #[error("cannot read '{tensor}' from {file}: {reason}; {remedy}", file = file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The tensor, or the first of several that are read together.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The chip cannot run this operator in this mode.
     #[error("{operation} is not available in {mode} mode on chip '{chip}'")]

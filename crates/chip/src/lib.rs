@@ -31,6 +31,7 @@ mod mode;
 mod operation;
 pub mod profile;
 mod rows;
+mod streaming;
 mod tensor;
 
 pub use description::{Description, Evidence, Support};
@@ -39,6 +40,7 @@ pub use memory::{MatrixSource, TensorSource};
 pub use mode::Mode;
 pub use operation::*;
 pub use rows::{Entries, RowFormat, Rows};
+pub use streaming::{Expected, ExpertSource, ExpertTraffic, FileRange, MatrixPlace, StoredFile};
 pub use tensor::{Buffer, Matrix, Shape, Tensor};
 
 use cachalot_numerics::Dtype;
@@ -72,6 +74,24 @@ pub trait Chip: Send + Sync {
     /// As [`Chip::load`]. Bad scales are reported here, or by the first operator that uses the matrix on chips
     /// that map weights without reading them.
     fn load_matrix(&self, source: MatrixSource) -> Result<Matrix, Error>;
+
+    /// Puts the routed experts of one layer into chip memory, or notes where to read them when they are needed. Only
+    /// [`Experts`] takes matrices of the second kind.
+    ///
+    /// # Errors
+    /// As [`Chip::load_matrix`]; [`Error::Read`] if a file cannot be opened.
+    fn load_experts(&self, sources: Vec<ExpertSource>) -> Result<Vec<ExpertMatrices>, Error> {
+        sources.into_iter().map(|source| source.load(self)).collect()
+    }
+
+    /// Tells which experts of a layer will be asked for soon, so that a chip that has to fetch them can begin. A hint:
+    /// it changes no result, and what is wrong with it is left to the operators. Does nothing by default.
+    fn expect_experts(&self, _experts: &[ExpertMatrices], _expected: Expected<'_>) {}
+
+    /// How reading experts from files has fared; none (the default) if all experts are in memory or mapped.
+    fn expert_traffic(&self) -> Option<ExpertTraffic> {
+        None
+    }
 
     /// Enqueues a copy of host bytes into a contiguous tensor. The bytes are taken before the call returns.
     ///

@@ -33,11 +33,7 @@ impl Model {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, Error> {
         let config = checkpoint.config().clone();
-        let weights = Loader {
-            checkpoint,
-            chip: &*chip,
-        }
-        .weights(progress)?;
+        let weights = Loader::new(checkpoint, &*chip).weights(progress)?;
         let frequencies = |compressed: bool| {
             let values = rope::frequencies(&config, compressed);
             chip.load(TensorSource {

@@ -129,6 +129,7 @@ impl Model {
 
     fn forward(&self, pool: &mut StatePool, plan: &Plan) -> Result<Option<Tensor>, Error> {
         let step = self.begin(pool, plan)?;
+        step.expect_hashed(&self.weights.layers);
         step.enqueue(Embed {
             table: &self.weights.embed,
             tokens: &step.inputs.tokens,
@@ -158,6 +159,7 @@ impl Model {
 
     pub(crate) fn layer(&self, step: &Step<'_>, layer: usize, state: &LayerState) -> Result<(), Error> {
         let weights = &self.weights.layers[layer];
+        step.expect_rows(&weights.experts);
         step.enter(&weights.attention_hyper, &weights.attention_norm)?;
         step.attention(&weights.attention, state, self.config.compress_ratio(layer))?;
         step.leave()?;

@@ -1,8 +1,12 @@
 //! A checkpoint's tensors on a chip, by layer.
 
+use std::{cell::RefCell, sync::Arc};
+
 use bytes::Bytes;
-use cachalot_checkpoint::{Checkpoint, StoredMatrix, StoredTensor};
-use cachalot_chip::{Chip, ExpertMatrices, Matrix, MatrixSource, Tensor, TensorSource};
+use cachalot_checkpoint::{self as checkpoint, Checkpoint, StoredMatrix, StoredTensor};
+use cachalot_chip::{
+    Chip, ExpertMatrices, ExpertSource, FileRange, Matrix, MatrixPlace, MatrixSource, StoredFile, Tensor, TensorSource,
+};
 use cachalot_numerics::Dtype;
 
 use crate::Error;
@@ -74,8 +78,20 @@ pub(crate) enum Choice {
 
 /// Reads tensors of a checkpoint into a chip.
 pub(crate) struct Loader<'a> {
-    pub checkpoint: &'a Checkpoint,
-    pub chip: &'a dyn Chip,
+    checkpoint: &'a Checkpoint,
+    chip: &'a dyn Chip,
+    /// The checkpoint's files as the chip's contract has them: each once, for tens of thousands of ranges.
+    files: RefCell<Vec<(Arc<checkpoint::StoredFile>, Arc<StoredFile>)>>,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(checkpoint: &'a Checkpoint, chip: &'a dyn Chip) -> Self {
+        Loader {
+            checkpoint,
+            chip,
+            files: RefCell::default(),
+        }
+    }
 }
 
 impl Loader<'_> {
@@ -171,11 +187,13 @@ impl Loader<'_> {
                 bias: self.f32(&format!("{prefix}.gate.bias"))?,
             }
         };
-        let routed = (0..config.n_routed_experts).map(|expert| self.expert(&format!("{prefix}.experts.{expert}")));
+        let sources = (0..config.n_routed_experts)
+            .map(|expert| self.routed_expert(&format!("{prefix}.experts.{expert}")))
+            .collect::<Result<_, _>>()?;
         Ok(Experts {
             gate: self.matrix(&format!("{prefix}.gate"))?,
             choice,
-            routed: routed.collect::<Result<_, _>>()?,
+            routed: self.chip.load_experts(sources)?,
             shared: self.expert(&format!("{prefix}.shared_experts"))?,
         })
     }
@@ -188,7 +206,60 @@ impl Loader<'_> {
         })
     }
 
+    fn routed_expert(&self, prefix: &str) -> Result<ExpertSource, Error> {
+        let names = ["w1", "w2", "w3"].map(|leaf| format!("{prefix}.{leaf}"));
+        let places = match [0, 1, 2].map(|i| self.place(&names[i])) {
+            [Some(w1), Some(w2), Some(w3)] => Some([w1, w2, w3]),
+            _ => None,
+        };
+        Ok(ExpertSource {
+            w1: self.matrix_source(&names[0])?,
+            w2: self.matrix_source(&names[1])?,
+            w3: self.matrix_source(&names[2])?,
+            places,
+        })
+    }
+
+    /// Where a matrix lies, if it is in a file.
+    fn place(&self, name: &str) -> Option<MatrixPlace> {
+        let range = |leaf: &str| {
+            let place = self.checkpoint.place(&format!("{name}.{leaf}"))?;
+            Some(FileRange {
+                file: self.file(&place.file),
+                start: place.start,
+                byte_count: place.byte_count,
+            })
+        };
+        Some(MatrixPlace {
+            weights: range("weight")?,
+            scales: range("scale"),
+        })
+    }
+
+    fn file(&self, file: &Arc<checkpoint::StoredFile>) -> Arc<StoredFile> {
+        let mut files = self.files.borrow_mut();
+        if let Some((_, known)) = files.iter().find(|(other, _)| Arc::ptr_eq(other, file)) {
+            return Arc::clone(known);
+        }
+        let checkpoint::StoredFile {
+            path,
+            byte_count,
+            modified,
+        } = (**file).clone();
+        let new = Arc::new(StoredFile {
+            path,
+            byte_count,
+            modified,
+        });
+        files.push((Arc::clone(file), Arc::clone(&new)));
+        new
+    }
+
     fn matrix(&self, name: &str) -> Result<Matrix, Error> {
+        Ok(self.chip.load_matrix(self.matrix_source(name)?)?)
+    }
+
+    fn matrix_source(&self, name: &str) -> Result<MatrixSource, Error> {
         let StoredMatrix {
             name,
             rows,
@@ -198,14 +269,14 @@ impl Loader<'_> {
             scales,
         } = self.checkpoint.matrix(name)?;
         let scales = scales.unwrap_or_default();
-        Ok(self.chip.load_matrix(MatrixSource {
+        Ok(MatrixSource {
             name,
             rows,
             columns,
             format,
             weights,
             scales,
-        })?)
+        })
     }
 
     /// A norm weight, in its stored type.

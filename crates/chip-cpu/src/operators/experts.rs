@@ -1,12 +1,14 @@
 //! Routed experts and SwiGLU (V4 architecture, section 6).
 
-use cachalot_chip::{Error, Experts, Mode, SwiGlu};
+use cachalot_chip::{Error, Expected, ExpertMatrices, Experts, Mode, SwiGlu};
 use cachalot_numerics::bf16;
 
 use super::{Context, linear::quantise_input};
 use crate::{
+    access::Access,
     memory::CpuMatrix,
     product::{self, Out, Product},
+    streaming,
     vector::silu,
 };
 
@@ -40,8 +42,45 @@ struct Group {
     expert: usize,
     /// Row and place among the row's choices.
     members: Vec<(usize, usize)>,
-    /// First row of this group in the gathered buffers.
+    /// First row of this group among those of all groups.
     first: usize,
+}
+
+/// Tells the cache of streamed experts what it will be asked for. What is wrong with the arguments is left to the operator.
+pub(crate) fn expect_experts(access: &Access<'_>, experts: &[ExpertMatrices], expected: Expected<'_>) {
+    let mut is_chosen = vec![false; experts.len()];
+    let mut choose = |expert: i64| {
+        let chosen = usize::try_from(expert)
+            .ok()
+            .and_then(|expert| is_chosen.get_mut(expert));
+        chosen.into_iter().for_each(|chosen| *chosen = true);
+    };
+    let is_certain = match expected {
+        Expected::Rows(row_count) => return streaming::expect_likely(experts, row_count),
+        Expected::Chosen(chosen) => {
+            let Ok(chosen) = access.i32("chosen", chosen) else {
+                return;
+            };
+            chosen.iter().for_each(|expert| choose(i64::from(*expert)));
+            true
+        }
+        Expected::Hash { table, tokens } => {
+            let choice_count = table.shape().last().copied().unwrap_or(0);
+            let (Ok(table), Ok(tokens)) = (access.i64("table", table), access.i32("tokens", tokens)) else {
+                return;
+            };
+            for token in tokens {
+                let row = usize::try_from(*token)
+                    .ok()
+                    .and_then(|token| token.checked_mul(choice_count));
+                let choices = row.and_then(|row| table.get(row..row + choice_count));
+                choices.into_iter().flatten().for_each(|expert| choose(*expert));
+            }
+            false
+        }
+    };
+    let chosen = is_chosen.iter().enumerate().filter(|(_, is_chosen)| **is_chosen);
+    streaming::expect(experts, chosen.map(|(expert, _)| expert), is_certain);
 }
 
 pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<(), Error> {
@@ -51,27 +90,39 @@ pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<
     let weights = context.access.f32("weights", operation.weights)?;
     let out = context.access.f32_mut("out", operation.out)?;
     let groups = group_rows(context, chosen, choice_count, operation.experts.len())?;
-    let inner = operation.experts[0].w1.rows();
     let x = quantise_input(context, x, width);
-    let gathered: Vec<f32> = groups
-        .iter()
-        .flat_map(|group| &group.members)
-        .flat_map(|(row, _)| &x[row * width..][..width])
-        .copied()
-        .collect();
-
-    let mut hidden = gate_and_up(context, operation, &groups, &gathered, inner)?;
-    // The routing weight is multiplied in before the down projection, as in the reference.
-    for group in &groups {
-        for (index, (row, place)) in group.members.iter().enumerate() {
-            let hidden = &mut hidden[(group.first + index) * inner..][..inner];
-            let weight = weights[row * choice_count + place];
-            hidden.iter_mut().for_each(|value| *value *= weight);
-            context.round(hidden);
+    let rows = ExpertRows {
+        x: &x,
+        width,
+        inner: operation.experts[0].w1.rows(),
+        weights,
+        choice_count,
+        limit: operation.limit,
+    };
+    let mut down = vec![0.0; chosen.len() * width];
+    if streaming::is_streamed(operation.experts) {
+        let uses = groups.iter().map(|group| (group.expert, group.members.len()));
+        let mut arrivals = streaming::want(operation.experts, uses, operation.x.shape()[0], choice_count)?;
+        loop {
+            let batch = arrivals.next()?;
+            if batch.is_empty() {
+                break;
+            }
+            let batch: Vec<_> = batch
+                .iter()
+                .map(|(place, lease)| (&groups[*place], lease.matrices.each_ref()))
+                .collect();
+            compute(context, &rows, &batch, &mut down);
         }
+    } else {
+        let mut batch = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let ExpertMatrices { w1, w2, w3 } = &operation.experts[group.expert];
+            batch.push((group, [CpuMatrix::of(w1)?, CpuMatrix::of(w2)?, CpuMatrix::of(w3)?]));
+        }
+        compute(context, &rows, &batch, &mut down);
     }
-    let hidden = quantise_input(context, &hidden, inner);
-    let down = down(context, operation, &groups, &hidden, width)?;
+    context.round(&mut down);
 
     out.fill(0.0);
     // Groups ascend by expert, so every row's sum does too.
@@ -85,6 +136,58 @@ pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<
         }
     }
     Ok(())
+}
+
+/// What all experts of an operator compute on.
+struct ExpertRows<'a> {
+    /// Rows of `width`.
+    x: &'a [f32],
+    width: usize,
+    /// Channels between the projections.
+    inner: usize,
+    /// `choice_count` routing weights for each row.
+    weights: &'a [f32],
+    choice_count: usize,
+    limit: f32,
+}
+
+/// A group with `w1`, `w2` and `w3` of its expert.
+type GroupWeights<'a> = (&'a Group, [&'a CpuMatrix; 3]);
+
+/// Some groups, from their rows of `x` to their rows of `down`.
+fn compute(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeights<'_>], down: &mut [f32]) {
+    let ExpertRows { width, inner, .. } = *rows;
+    let gathered: Vec<f32> = batch
+        .iter()
+        .flat_map(|(group, _)| &group.members)
+        .flat_map(|(row, _)| &rows.x[row * width..][..width])
+        .copied()
+        .collect();
+    let mut hidden = gate_and_up(context, rows, batch, &gathered);
+    // The routing weight is multiplied in before the down projection, as in the reference.
+    let members = batch.iter().flat_map(|(group, _)| &group.members);
+    for ((row, place), hidden) in members.zip(hidden.chunks_exact_mut(inner)) {
+        let weight = rows.weights[row * rows.choice_count + place];
+        hidden.iter_mut().for_each(|value| *value *= weight);
+        context.round(hidden);
+    }
+    let hidden = quantise_input(context, &hidden, inner);
+    let out = Out::new(down, width);
+    let mut first = 0;
+    let mut products = Vec::with_capacity(batch.len());
+    for (group, [_, w2, _]) in batch {
+        products.push(Product {
+            matrix: w2,
+            first_row: 0,
+            row_count: width,
+            x: &hidden[first * inner..],
+            x_stride: inner,
+            x_count: group.members.len(),
+            out: out.shifted(group.first * width),
+        });
+        first += group.members.len();
+    }
+    product::run(context.pool, context.chosen(), &products);
 }
 
 /// The rows of each chosen expert, experts ascending.
@@ -114,32 +217,29 @@ fn group_rows(
 }
 
 /// `silu(min(w1 x, limit)) * clamp(w3 x)` of every gathered row.
-fn gate_and_up(
-    context: &Context<'_>,
-    operation: &Experts<'_>,
-    groups: &[Group],
-    gathered: &[f32],
-    inner: usize,
-) -> Result<Vec<f32>, Error> {
-    let width = operation.x.shape()[1];
+fn gate_and_up(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeights<'_>], gathered: &[f32]) -> Vec<f32> {
+    let ExpertRows {
+        width, inner, limit, ..
+    } = *rows;
     let row_count = gathered.len() / width;
     let mut gate = vec![0.0; row_count * inner];
     let mut up = vec![0.0; row_count * inner];
     let (gate_out, up_out) = (Out::new(&mut gate, inner), Out::new(&mut up, inner));
-    let mut products = Vec::with_capacity(2 * groups.len());
-    for group in groups {
-        let expert = &operation.experts[group.expert];
-        for (matrix, out) in [(&expert.w1, gate_out), (&expert.w3, up_out)] {
+    let mut first = 0;
+    let mut products = Vec::with_capacity(2 * batch.len());
+    for (group, [w1, _, w3]) in batch {
+        for (matrix, out) in [(w1, gate_out), (w3, up_out)] {
             products.push(Product {
-                matrix: CpuMatrix::of(matrix)?,
+                matrix,
                 first_row: 0,
                 row_count: inner,
-                x: &gathered[group.first * width..],
+                x: &gathered[first * width..],
                 x_stride: width,
                 x_count: group.members.len(),
-                out: out.shifted(group.first * inner),
+                out: out.shifted(first * inner),
             });
         }
+        first += group.members.len();
     }
     product::run(context.pool, context.chosen(), &products);
     let official = context.mode == Mode::Official;
@@ -152,36 +252,8 @@ fn gate_and_up(
                 } else {
                     (*gate, *up)
                 };
-                *gate = clamped_swiglu(rounded_gate, rounded_up, operation.limit);
+                *gate = clamped_swiglu(rounded_gate, rounded_up, limit);
             }
         });
-    Ok(gate)
-}
-
-/// `w2 hidden` of every gathered row.
-fn down(
-    context: &Context<'_>,
-    operation: &Experts<'_>,
-    groups: &[Group],
-    hidden: &[f32],
-    width: usize,
-) -> Result<Vec<f32>, Error> {
-    let inner = operation.experts[0].w1.rows();
-    let mut down = vec![0.0; hidden.len() / inner.max(1) * width];
-    let out = Out::new(&mut down, width);
-    let mut products = Vec::with_capacity(groups.len());
-    for group in groups {
-        products.push(Product {
-            matrix: CpuMatrix::of(&operation.experts[group.expert].w2)?,
-            first_row: 0,
-            row_count: width,
-            x: &hidden[group.first * inner..],
-            x_stride: inner,
-            x_count: group.members.len(),
-            out: out.shifted(group.first * width),
-        });
-    }
-    product::run(context.pool, context.chosen(), &products);
-    context.round(&mut down);
-    Ok(down)
+    gate
 }

@@ -21,6 +21,7 @@ use crate::{
     pool::Pool,
 };
 
+pub(crate) use experts::expect_experts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {attention::Heads, packed::Packing};
 

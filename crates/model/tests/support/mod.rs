@@ -27,6 +27,7 @@ pub fn model(name: &str, mode: Mode) -> Model {
     let chip = CpuChip::new(CpuOptions {
         threads: 1,
         kernels: Kernels::detect(),
+        ..CpuOptions::default()
     });
     Model::load(
         &fixture(name),
