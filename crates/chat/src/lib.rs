@@ -28,12 +28,12 @@ mod prompt;
 mod tokenizer;
 mod utf8_stream;
 
-pub use answer::{Answer, AnswerParser, Ending, Event, FinishReason, Irregularity};
+pub use answer::{Answer, AnswerParser, Ending, Event, FinishReason, Irregularity, Section};
 pub use conversation::{Thinking, conversation, message};
 pub use deepseek_recipe_core::conversation::{Conversation, ReasoningEffort, ResponseFormat};
 pub use deepseek_recipe_core::messages::{InputMessage as Message, ToolCall};
 pub use deepseek_recipe_core::tools::{ToolChoice, ToolDefinition};
 pub use format::PromptFormat;
-pub use prompt::{AnswerStart, Prompt, PromptEncoder, PromptError};
+pub use prompt::{AnswerStart, Prompt, PromptEncoder, PromptError, SampledTurn};
 pub use tokenizer::{StreamDecoder, Tokenizer, TokenizerError};
 pub use utf8_stream::Utf8Stream;

@@ -66,6 +66,10 @@ pub struct Prompt {
     pub answer_start: AnswerStart,
 }
 
+/// Gives the token ids of the earlier answer that is the message at a place, after the ids before it; see
+/// [`PromptEncoder::conversation_with_turns`].
+pub type SampledTurn<'a> = dyn FnMut(usize, &[u32]) -> Option<Vec<u32>> + 'a;
+
 /// Builds the prompts of one release.
 #[derive(Debug, Clone)]
 pub struct PromptEncoder {
@@ -102,14 +106,40 @@ impl PromptEncoder {
     /// # Errors
     /// See [`PromptError`].
     pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
+        self.conversation_with_turns(conversation, &mut |_, _| None)
+    }
+
+    /// As [`conversation`](Self::conversation), with the token ids of earlier answers as they were sampled.
+    ///
+    /// `turn` is asked once for each earlier answer, oldest first, with the place of its message and the ids before
+    /// it, `<｜Assistant｜>` included. It gives the ids of the whole answer from `<think>` or `</think>` to the end of
+    /// the sentence, or `None` to have the message rendered. Texts have many spellings in tokens, and tool calls many
+    /// in markup; only the sampled ones are in the model's memory. `text` is of the rendered messages always.
+    ///
+    /// # Errors
+    /// See [`PromptError`].
+    pub fn conversation_with_turns(
+        &self,
+        conversation: &Conversation,
+        turn: &mut SampledTurn<'_>,
+    ) -> Result<Prompt, PromptError> {
         check(conversation)?;
         let mut conversation = conversation.clone();
         conversation.reasoning_effort = self.format.rendered_effort(conversation.reasoning_effort);
         number_tool_calls(&mut conversation.messages);
         settle_reasoning(&mut conversation);
         let rendered = self.format.render(&conversation);
+        let mut answers = conversation
+            .messages
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| matches!(message, Message::Assistant { .. }));
+        let mut next_turn = |ids: &[u32]| match answers.next()? {
+            (_, Message::Assistant { prefix: true, .. }) => None,
+            (message_index, _) => turn(message_index, ids),
+        };
         Ok(Prompt {
-            ids: self.encode(&rendered.prompt, &rendered.special_ranges)?,
+            ids: self.encode(&rendered.prompt, &rendered.special_ranges, &mut next_turn)?,
             text: rendered.prompt,
             answer_start: answer_start(&conversation),
         })
@@ -138,15 +168,29 @@ impl PromptEncoder {
     ///
     /// The renderer marks grounding tokens (`<｜ref｜>`, ...) in earlier answers as special; a vocabulary without
     /// them, as V4's, takes them as the text that they are there. All others are known to exist.
-    fn encode(&self, text: &str, special_ranges: &[Range<usize>]) -> Result<Vec<u32>, TokenizerError> {
+    fn encode(
+        &self,
+        text: &str,
+        special_ranges: &[Range<usize>],
+        next_turn: &mut dyn FnMut(&[u32]) -> Option<Vec<u32>>,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         let mut plain_start = 0;
-        for range in special_ranges {
+        let mut ranges = special_ranges.iter();
+        while let Some(range) = ranges.next() {
             let spelling = &text[range.clone()];
             if let Some(id) = self.tokenizer.special_id(spelling) {
                 ids.extend(self.tokenizer.encode_plain(&text[plain_start..range.start])?);
                 ids.push(id);
                 plain_start = range.end;
+                // Only the template writes these two, one pair for each answer.
+                if spelling == SpecialToken::Assistant.default_str()
+                    && let Some(turn) = next_turn(&ids)
+                {
+                    ids.extend(turn);
+                    let end = ranges.find(|range| text[(*range).clone()] == *SpecialToken::Eos.default_str());
+                    plain_start = end.map_or(text.len(), |range| range.end);
+                }
             } else if spelling == SpecialToken::LatestReminder.default_str() {
                 return Err(TokenizerError::MissingSpecialTokens {
                     names: vec![spelling.to_owned()],
@@ -155,6 +199,11 @@ impl PromptEncoder {
         }
         ids.extend(self.tokenizer.encode_plain(&text[plain_start..])?);
         Ok(ids)
+    }
+
+    /// The format of the prompts.
+    pub fn format(&self) -> PromptFormat {
+        self.format
     }
 }
 

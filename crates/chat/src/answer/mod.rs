@@ -61,6 +61,19 @@ enum Marker {
     Turn,
 }
 
+/// A part of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Section {
+    /// What the model thinks.
+    Reasoning,
+    /// What it says.
+    Text,
+    /// Markup of tool calls.
+    ToolCalls,
+    /// Nothing follows.
+    Over,
+}
+
 #[derive(Debug)]
 enum Place {
     Prose(Prose),
@@ -133,6 +146,16 @@ impl AnswerParser {
     /// Whether [`Event::Finish`] has been given.
     pub fn is_over(&self) -> bool {
         matches!(self.place, Place::Over)
+    }
+
+    /// Where in the answer the next token will be.
+    pub fn section(&self) -> Section {
+        match &self.place {
+            Place::Prose(prose) if prose.in_reasoning => Section::Reasoning,
+            Place::Prose(_) => Section::Text,
+            Place::Tools(..) => Section::ToolCalls,
+            Place::Over => Section::Over,
+        }
     }
 
     fn token(&mut self, id: u32, events: &mut Vec<Event>) {
