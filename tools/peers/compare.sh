@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Builds llama.cpp from its PyPI source package, writes the slice, and times both engines in pairs.
-#   compare.sh FOLDER [PAIRS=5]       environment: PYTHON (with numpy), THREADS
+#   compare.sh FOLDER [PAIRS=5] [repacked|plain]      environment: PYTHON (with numpy), THREADS
+# Needs 16 GB of memory: both engines hold the slice.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 pairs=${2:-5}
+variant=${3:-repacked}
 python=${PYTHON:-python3}
 threads=${THREADS:-$(nproc)}
 package=llama_cpp_python-0.3.36
@@ -34,13 +36,13 @@ fi
 
 cargo build --release --quiet --manifest-path "$here/../../Cargo.toml" -p cachalot-engine --example resident
 ours=$(cd "$here/../.." && pwd)/target/release/examples/resident
+plain=none
+[ "$variant" = plain ] && plain=all
 cat >spec.json <<JSON
 {"reps": $pairs, "max_other": 0.1, "quiet": 0.1, "wait_s": 300, "tries": 3,
  "cmds": {
   "cachalot": {"daemon": "$ours slice $threads", "ask": ["pp 512", "tg 32"]},
-  "llama.cpp repacked": {"daemon": "./llama_benchd slice.gguf $threads", "env": {"OMP_WAIT_POLICY": "passive"},
-                         "ask": ["pp 512", "tg 32"]},
-  "llama.cpp plain": {"daemon": "./llama_benchd slice.gguf $threads",
-                      "env": {"OMP_WAIT_POLICY": "passive", "PLAIN": "all"}, "ask": ["pp 512", "tg 32"]}}}
+  "llama.cpp $variant": {"daemon": "./llama_benchd slice.gguf $threads",
+                         "env": {"OMP_WAIT_POLICY": "passive", "PLAIN": "$plain"}, "ask": ["pp 512", "tg 32"]}}}
 JSON
 "$python" "$here/ab.py" spec.json pairs.jsonl
