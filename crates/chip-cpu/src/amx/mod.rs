@@ -5,11 +5,20 @@
 //! row of the one operand, its column of the other and its sum so far, and on nothing else: not on how many rows and
 //! columns the tiles have.
 
+mod attend;
+mod keys;
+mod softmax;
 pub(crate) mod tile;
 
 use std::{arch::x86_64::__cpuid_count, sync::OnceLock};
 
-use crate::avx512::Avx512;
+use crate::{
+    avx512::Avx512,
+    kernels::Chosen,
+    operators::{Heads, RowKeys},
+};
+
+pub(crate) use attend::Scratch as AttendScratch;
 
 /// Proof that this processor has AMX with bf16 operands, that the system lets this process use it, and what [`Avx512`]
 /// proves.
@@ -22,6 +31,19 @@ impl Amx {
         static IS_PERMITTED: OnceLock<bool> = OnceLock::new();
         let is_permitted = *IS_PERMITTED.get_or_init(|| Avx512::detect().is_some() && has_bf16_tiles() && permit());
         is_permitted.then_some(Amx(()))
+    }
+
+    /// Attention of some heads of one row over keys that bf16 holds exactly; `heads.scale` is positive.
+    pub fn attend(
+        self,
+        kernels: Chosen,
+        heads: &Heads<'_>,
+        keys: &RowKeys<'_>,
+        scratch: &mut AttendScratch,
+        out: &mut [f32],
+    ) {
+        // SAFETY: `self` proves the features.
+        unsafe { attend::attend(self, kernels, heads, keys, scratch, out) }
     }
 }
 

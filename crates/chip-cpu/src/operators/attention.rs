@@ -1,8 +1,8 @@
 //! Sparse attention with sink (V4 architecture, section 3.3).
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
-use cachalot_chip::{AttendEntries, Attention, Error, Mode};
+use cachalot_chip::{AttendEntries, Attention, Error, Mode, RowFormat};
 use cachalot_numerics::bf16;
 
 use super::{
@@ -10,6 +10,8 @@ use super::{
     packed::{EntryReader, Packing},
     rows::RowMap,
 };
+#[cfg(target_arch = "x86_64")]
+use crate::amx::AttendScratch;
 use crate::{
     kernels::Chosen,
     pool::Chunks,
@@ -45,10 +47,7 @@ pub(super) fn attention(context: &Context<'_>, operation: &Attention<'_>) -> Res
         };
         // SAFETY: every (row, head) belongs to one task.
         let out = unsafe { out_heads.range(first, count) };
-        SCRATCH.with_borrow_mut(|scratch| {
-            keys.unpack(context.chosen(), row, &mut scratch.keys);
-            attend_heads(context, &heads, scratch, out);
-        });
+        SCRATCH.with_borrow_mut(|scratch| attend_heads(context, &heads, &keys.of_row(row), scratch, out));
         context.round(out);
     });
     Ok(())
@@ -71,16 +70,27 @@ pub(crate) struct Heads<'a> {
 struct Scratch {
     keys: Vec<f32>,
     scores: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    tiles: AttendScratch,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// All heads over the unpacked keys of the scratch memory.
-fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+/// All heads of a row.
+fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, keys: &RowKeys<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+    let kernels = context.chosen();
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = context.chosen().avx2() {
+    if let Some(amx) = kernels.amx()
+        && keys.are_exact_in_bf16()
+        && heads.scale > 0.0
+    {
+        return amx.attend(kernels, heads, keys, &mut scratch.tiles, out);
+    }
+    keys.unpack(kernels, &mut scratch.keys);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = kernels.avx2() {
         return avx2.attend(heads, &scratch.keys, &mut scratch.scores, out);
     }
     let rows = heads.queries.chunks_exact(heads.width).zip(heads.sinks);
@@ -176,26 +186,16 @@ impl<'a> Keys<'a> {
         self.window + entry_count
     }
 
-    /// The keys of a row: window rows by position, then entries by index.
-    fn unpack(&self, kernels: Chosen, row: usize, keys: &mut Vec<f32>) {
+    fn of_row(&self, row: usize) -> RowKeys<'_> {
         let (position, sequence) = (self.map.positions[row] as usize, self.map.sequences[row] as usize);
-        let first = (position + 1).saturating_sub(self.window);
-        let chosen = self
-            .entries
-            .as_ref()
-            .map(|entries| (entries, entries.chosen(row, position)));
-        let entry_count = chosen.as_ref().map_or(0, |(_, chosen)| chosen.len());
-        let width = self.packing.width;
-        keys.resize((position + 1 - first + entry_count) * width, 0.0);
-        let (window_keys, entry_keys) = keys.split_at_mut((position + 1 - first) * width);
-        for (position, key) in (first..=position).zip(window_keys.chunks_exact_mut(width)) {
-            self.packing.unpack(kernels, self.window_row(sequence, position), key);
-        }
-        if let Some((entries, chosen)) = chosen {
-            let reader = &entries.readers[sequence];
-            for (index, key) in chosen.iter().zip(entry_keys.chunks_exact_mut(width)) {
-                reader.packing.unpack(kernels, reader.row(index), key);
-            }
+        RowKeys {
+            keys: self,
+            sequence,
+            positions: (position + 1).saturating_sub(self.window)..position + 1,
+            entries: self
+                .entries
+                .as_ref()
+                .map(|entries| (&entries.readers[sequence], entries.chosen(row, position))),
         }
     }
 
@@ -208,6 +208,83 @@ impl<'a> Keys<'a> {
         }
         let place = self.slots[sequence] * self.ring_row_count + position % self.ring_row_count;
         &self.tail[place * row_byte_count..][..row_byte_count]
+    }
+}
+
+/// The keys of one row.
+pub(crate) struct RowKeys<'a> {
+    keys: &'a Keys<'a>,
+    sequence: usize,
+    /// The window.
+    positions: Range<usize>,
+    entries: Option<(&'a EntryReader<'a>, ChosenEntries<'a>)>,
+}
+
+impl<'a> RowKeys<'a> {
+    /// Slots of a block of [`RowKeys::slot`].
+    pub const BLOCK_SLOT_COUNT: usize = 32;
+
+    /// How keys are packed.
+    pub fn packing(&self) -> &Packing {
+        &self.keys.packing
+    }
+
+    /// Whether every key is a row of bf16 values, or of shorter ones with scales that are powers of two.
+    pub fn are_exact_in_bf16(&self) -> bool {
+        matches!(self.keys.packing.format, RowFormat::Bf16 | RowFormat::Fp8Tail)
+            && self
+                .entries
+                .as_ref()
+                .is_none_or(|(reader, _)| reader.packing.format == self.keys.packing.format)
+    }
+
+    /// Number of slots, whole blocks.
+    pub fn slot_count(&self) -> usize {
+        let first_block = self.positions.start / Self::BLOCK_SLOT_COUNT;
+        let window_blocks = self.positions.end.div_ceil(Self::BLOCK_SLOT_COUNT) - first_block;
+        self.entry_slot_count() + window_blocks * Self::BLOCK_SLOT_COUNT
+    }
+
+    /// The packed key in a slot, if one is there.
+    ///
+    /// Entries come first, by index or in the order in which they were chosen, then the window. Both start at a block's
+    /// border, and window keys are at their position's place in a block: rows of a sequence agree on the slots of what
+    /// they share.
+    pub fn slot(&self, slot: usize) -> Option<&'a [u8]> {
+        let entry_slot_count = self.entry_slot_count();
+        if slot < entry_slot_count {
+            let (reader, chosen) = self.entries.as_ref()?;
+            return chosen.get(slot).map(|index| reader.row(index));
+        }
+        let first = self.positions.start / Self::BLOCK_SLOT_COUNT * Self::BLOCK_SLOT_COUNT;
+        let position = first + slot - entry_slot_count;
+        let is_seen = self.positions.contains(&position);
+        is_seen.then(|| self.keys.window_row(self.sequence, position))
+    }
+
+    fn entry_slot_count(&self) -> usize {
+        self.entry_count().next_multiple_of(Self::BLOCK_SLOT_COUNT)
+    }
+
+    fn entry_count(&self) -> usize {
+        self.entries.as_ref().map_or(0, |(_, chosen)| chosen.len())
+    }
+
+    /// All keys as `f32`: window rows by position, then entries.
+    fn unpack(&self, kernels: Chosen, keys: &mut Vec<f32>) {
+        let packing = self.packing();
+        let width = packing.width;
+        keys.resize((self.positions.len() + self.entry_count()) * width, 0.0);
+        let (window_keys, entry_keys) = keys.split_at_mut(self.positions.len() * width);
+        for (position, key) in self.positions.clone().zip(window_keys.chunks_exact_mut(width)) {
+            packing.unpack(kernels, self.keys.window_row(self.sequence, position), key);
+        }
+        if let Some((reader, chosen)) = &self.entries {
+            for (place, key) in entry_keys.chunks_exact_mut(width).enumerate() {
+                let index = chosen.get(place).expect("as many keys as chosen entries");
+                reader.packing.unpack(kernels, reader.row(index), key);
+            }
+        }
     }
 }
 
@@ -225,11 +302,12 @@ impl ChosenEntries<'_> {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len()).map(|place| match self {
-            ChosenEntries::All(_) => place,
-            ChosenEntries::Selected(indices) => indices[place] as usize,
-        })
+    /// The entry in a place.
+    fn get(&self, place: usize) -> Option<usize> {
+        match self {
+            ChosenEntries::All(count) => (place < *count).then_some(place),
+            ChosenEntries::Selected(indices) => indices.get(place).map(|index| *index as usize),
+        }
     }
 }
 

@@ -23,7 +23,10 @@ use crate::{
 
 pub(crate) use experts::expect_experts;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use {attention::Heads, packed::Packing};
+pub(crate) use {
+    attention::{Heads, RowKeys},
+    packed::Packing,
+};
 
 /// What an operator needs besides its arguments.
 pub(crate) struct Context<'a> {
