@@ -175,16 +175,16 @@ fn for_each(config: &DeepseekV4Config, mut visit: impl FnMut(Place, Part, &SlotK
     let formats = Formats::announced(config);
     for place in inventory::places(config) {
         for template in inventory::templates_at(config, place) {
-            let size = size_of(&template.kind, formats);
+            let size = size_of(template.part, &template.kind, formats);
             visit(place, template.part, &template.kind, template.repeats as u64, size);
         }
     }
 }
 
-fn size_of(kind: &SlotKind, formats: Formats) -> Size {
+fn size_of(part: Part, kind: &SlotKind, formats: Formats) -> Size {
     match kind {
         SlotKind::Matrix { rows, columns, class } => {
-            let format = formats.of(*class);
+            let format = formats.of(part, *class, *rows, *columns);
             Size {
                 tensors: 1 + format.scale_shape(*rows, *columns).is_some() as u64,
                 bytes: format.byte_count(*rows, *columns) as u64,

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype};
+use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype, integer};
 
 use crate::{
     catalogue::{Catalogue, Placement},
@@ -202,11 +202,14 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
                     self.compare(&slot.name, placement, allowed, &shape);
                 }
             }
-            SlotKind::Matrix { rows, columns, class } => self.matrix(&slot.name, rows, columns, class),
+            SlotKind::Matrix { rows, columns, class } => {
+                let may_be_low_bit = slot.part.is_dense() && self.config.low_bit.is_some();
+                self.matrix(&slot.name, [rows, columns], class, may_be_low_bit);
+            }
         }
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, columns: usize, class: MatrixClass) {
+    fn matrix(&mut self, name: &str, [rows, columns]: [usize; 2], class: MatrixClass, may_be_low_bit: bool) {
         let weight_name = format!("{name}.weight");
         let Some(weight) = self.find(&weight_name) else {
             return;
@@ -217,11 +220,16 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
         let shape = match format {
             // Packed bytes must hold whole groups.
             Some(MatrixFormat::Fp4Group { group }) if !columns.is_multiple_of(group) => None,
+            Some(MatrixFormat::Integer(_)) if !columns.is_multiple_of(integer::GROUP) => None,
             Some(format) => Some(format.weight_shape(rows, columns)),
             None => Some([rows, columns]),
         };
         match shape {
-            Some(shape) => self.compare(&weight_name, weight, class.dtypes(), &shape),
+            Some(shape) => {
+                let mut allowed = class.dtypes().to_vec();
+                allowed.extend(may_be_low_bit.then_some(Dtype::U8));
+                self.compare(&weight_name, weight, &allowed, &shape);
+            }
             None => self.compare(&weight_name, weight, &[Dtype::F8E4m3, Dtype::Bf16], &[rows, columns]),
         }
         let Some((_, shape)) = format.and_then(|format| format.scale_shape(rows, columns)) else {
@@ -231,6 +239,7 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
             let either = [Dtype::F8E8m0, Dtype::F32];
             let allowed = match weight.dtype() {
                 Some(Dtype::F8E4m3) => &either[..],
+                Some(Dtype::U8) => &[Dtype::U8],
                 _ => &either[..1],
             };
             self.compare(&scale_name, scale, allowed, &shape);
@@ -285,7 +294,8 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
     }
 }
 
-/// The format of a stored matrix, judged by the types of weight and scale alone.
+/// The format of a stored matrix, judged by the types of weight and scale; how wide integers are, the configuration
+/// says.
 pub(crate) fn format_of(
     config: &DeepseekV4Config,
     weight: &Placement,
@@ -295,6 +305,7 @@ pub(crate) fn format_of(
         Dtype::F32 => MatrixFormat::F32,
         Dtype::Bf16 => MatrixFormat::Bf16,
         Dtype::I8 => MatrixFormat::FP4,
+        Dtype::U8 => MatrixFormat::Integer(config.low_bit?),
         Dtype::F8E4m3 => {
             let [rows, columns] = config.quantization.map_or([128, 128], |q| q.weight_block_size);
             let scale = match scale.and_then(Placement::dtype) {

@@ -93,6 +93,7 @@ impl Catalogue {
                 catalogue.add(shard, entry)?;
             }
         }
+        catalogue.name_power_scales();
         Ok(catalogue)
     }
 
@@ -131,11 +132,25 @@ impl Catalogue {
         }
     }
 
-    fn insert(&mut self, official: String, mut placement: Placement, stored: &str) -> Result<(), Error> {
-        if placement.dtype == StoredDtype::U8 && official.ends_with(".scale") {
-            // Torch builds without the E8M0 type save such scales as bytes.
-            placement.dtype = StoredDtype::F8_E8M0;
+    /// Torch builds without the E8M0 type save such scales as bytes. The scales of integers are bytes indeed.
+    fn name_power_scales(&mut self) {
+        let is_of_integers = |scale: &str| {
+            let matrix = scale.strip_suffix(".scale").unwrap_or(scale);
+            let weight = self.tensors.get(&format!("{matrix}.weight"));
+            weight.is_some_and(|weight| weight.dtype == StoredDtype::U8)
+        };
+        let is_byte_scale =
+            |(name, tensor): &(&String, &Placement)| tensor.dtype == StoredDtype::U8 && name.ends_with(".scale");
+        let byte_scales = self.tensors.iter().filter(is_byte_scale).map(|(name, _)| name);
+        let named: Vec<String> = byte_scales.filter(|name| !is_of_integers(name)).cloned().collect();
+        for name in named {
+            if let Some(scale) = self.tensors.get_mut(&name) {
+                scale.dtype = StoredDtype::F8_E8M0;
+            }
         }
+    }
+
+    fn insert(&mut self, official: String, placement: Placement, stored: &str) -> Result<(), Error> {
         match self.tensors.entry(official) {
             Slot::Vacant(slot) => {
                 slot.insert(placement);

@@ -1,6 +1,7 @@
 //! Opening a checkpoint and looking tensors up.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -26,8 +27,10 @@ pub struct Checkpoint {
     pub(crate) name: String,
     pub(crate) config: DeepseekV4Config,
     pub(crate) catalogue: Catalogue,
-    source: Source,
+    pub(crate) source: Source,
     findings: Findings,
+    /// Matrices that take the place of stored ones, by name.
+    pub(crate) replaced: HashMap<String, StoredMatrix>,
 }
 
 /// A weight matrix as it is stored.
@@ -148,6 +151,7 @@ impl Checkpoint {
             catalogue,
             source,
             findings,
+            replaced: HashMap::new(),
         };
         checkpoint.check_cheap_values()?;
         Ok(checkpoint)
@@ -196,6 +200,9 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::TensorUnknown`] if it is not stored, [`Error::NotAMatrix`] if it is something else.
     pub fn matrix(&self, name: &str) -> Result<StoredMatrix, Error> {
+        if let Some(matrix) = self.replaced.get(name) {
+            return Ok(matrix.clone());
+        }
         let weight = self.find(&format!("{name}.weight"))?;
         let scale = self.catalogue.tensors.get(&format!("{name}.scale"));
         let not_a_matrix = |reason: String| Error::NotAMatrix {
@@ -207,10 +214,9 @@ impl Checkpoint {
         };
         let format = audit::format_of(&self.config, weight, scale)
             .ok_or_else(|| not_a_matrix(format!("its type is {}", weight.dtype)))?;
-        let columns = match format {
-            MatrixFormat::Fp4Group { .. } => 2 * stored_columns,
-            _ => stored_columns,
-        };
+        let columns = format
+            .columns(stored_columns)
+            .ok_or_else(|| not_a_matrix(format!("{stored_columns} bytes a row are no whole groups of {format}")))?;
         let scales = match format.scale_shape(rows, columns) {
             None => None,
             Some((dtype, shape)) => match scale {

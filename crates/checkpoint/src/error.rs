@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use cachalot_numerics::IntegerWidth;
+
 use crate::{audit::TensorReport, header::HeaderFault, index::IndexFault, values::ValueFault};
 
 /// Everything that can be wrong with a checkpoint, or with writing one.
@@ -128,6 +130,18 @@ pub enum Error {
         index: usize,
         /// What is wrong with it.
         fault: ValueFault,
+    },
+    /// The dense part is to be re-quantised, but is no longer the released one.
+    #[error(
+        "the dense part of {checkpoint} is {present} already and cannot become {wanted}; start from the released model"
+    )]
+    LowBitAlready {
+        /// The checkpoint's name.
+        checkpoint: String,
+        /// Its format.
+        present: IntegerWidth,
+        /// The format asked for.
+        wanted: IntegerWidth,
     },
     /// A checkpoint is to be written into a folder that already holds something.
     #[error("{path} is not empty; choose a new folder or remove this one", path = path.display())]

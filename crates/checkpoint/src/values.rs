@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use cachalot_numerics::{Dtype, e8m0};
+use cachalot_numerics::{Dtype, IntegerWidth, e8m0};
 
 /// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub enum ValueFault {
     Infinite,
     /// A scale of zero or below.
     NotPositive(f32),
+    /// A byte that is no scale in the matrix's format.
+    NotAScale(u8),
     /// An expert that the model does not have.
     Expert {
         /// The id.
@@ -32,6 +34,9 @@ impl fmt::Display for ValueFault {
             ValueFault::NotPositive(value) => {
                 write!(formatter, "{value}, expected a scale above 0")
             }
+            ValueFault::NotAScale(code) => {
+                write!(formatter, "{code:#04x}, expected a power of two")
+            }
             ValueFault::Expert { id, count } => {
                 write!(formatter, "{id}, expected an expert id from 0 to {}", count - 1)
             }
@@ -41,6 +46,12 @@ impl fmt::Display for ValueFault {
 
 /// Elements looked at in one go: the common case is that all are fine, and that is checked without branches.
 const CHUNK: usize = 4096;
+
+/// The first bad element of the scales of integer codes.
+pub(crate) fn bad_integer_scale(width: IntegerWidth, bytes: &[u8]) -> Option<(usize, ValueFault)> {
+    let index = first_byte(bytes, |code| !width.has_scale(code))?;
+    Some((index, ValueFault::NotAScale(bytes[index])))
+}
 
 /// The first bad element of a scale tensor.
 pub(crate) fn bad_scale(dtype: Dtype, bytes: &[u8]) -> Option<(usize, ValueFault)> {

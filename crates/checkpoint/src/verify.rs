@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use cachalot_numerics::{Dtype, MatrixFormat};
+
 use crate::{
     Checkpoint, Error, Progress, StoredMatrix,
     catalogue::Placement,
@@ -20,7 +22,11 @@ pub fn check_scales(name: &str, matrix: &StoredMatrix) -> Result<(), Error> {
     else {
         return Ok(());
     };
-    match values::bad_scale(dtype, scales) {
+    let bad = match matrix.format {
+        MatrixFormat::Integer(width) => values::bad_integer_scale(width, scales),
+        _ => values::bad_scale(dtype, scales),
+    };
+    match bad {
         None => Ok(()),
         Some((index, fault)) => Err(Error::Value {
             file: name.to_owned(),
@@ -75,7 +81,18 @@ impl Checkpoint {
             .try_for_each(|(name, placement)| self.check_tensor(name, placement))
     }
 
-    fn check_tensor(&self, name: &str, placement: &Placement) -> Result<(), Error> {
+    /// Checks weights and scales of a stored matrix.
+    pub(crate) fn check_matrix(&self, matrix: &StoredMatrix) -> Result<(), Error> {
+        for suffix in ["weight", "scale"] {
+            let name = format!("{}.{suffix}", matrix.name);
+            if let Some(placement) = self.catalogue.tensors.get(&name) {
+                self.check_tensor(&name, placement)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_tensor(&self, name: &str, placement: &Placement) -> Result<(), Error> {
         match self.fault_in(name, placement) {
             None => Ok(()),
             Some((index, fault)) => Err(Error::Value {
@@ -93,7 +110,10 @@ impl Checkpoint {
             return values::bad_expert(bytes, self.config.n_routed_experts);
         }
         if name.ends_with(".scale") {
-            return values::bad_scale(dtype, bytes);
+            return match (dtype, self.config.low_bit) {
+                (Dtype::U8, Some(width)) => values::bad_integer_scale(width, bytes),
+                _ => values::bad_scale(dtype, bytes),
+            };
         }
         values::bad_number(dtype, bytes)
     }

@@ -48,6 +48,15 @@ impl IntegerWidth {
         1 << (self.bit_count() - 1)
     }
 
+    /// The largest magnitude that weights of either sign may have: the largest integer times the largest scale.
+    pub const fn weight_max(self) -> f32 {
+        let largest_scale = match self {
+            IntegerWidth::Int8 => 0x7C,
+            _ => 0x7F,
+        };
+        (self.offset() - 1) as f32 * decode_scale(largest_scale)
+    }
+
     /// Bytes of the codes of one row.
     pub const fn row_byte_count(self, columns: usize) -> usize {
         (columns * self.bit_count()).div_ceil(8)

@@ -6,12 +6,16 @@ mod rules;
 
 use std::path::Path;
 
+use cachalot_numerics::IntegerWidth;
 use serde_json::Value;
 
 use crate::{Error, json};
 
 /// Most routed experts of a layer.
 pub(crate) const EXPERTS_MAX: usize = rules::limits::EXPERTS;
+
+/// Key of config.json by which a converted folder announces its low-bit format: `{"format": "int4", "group_size": 32}`.
+pub const LOW_BIT_KEY: &str = "cachalot_dense";
 
 /// The configuration of a DeepSeek-V4 model. Fields carry the names of config.json.
 ///
@@ -93,6 +97,9 @@ pub struct DeepseekV4Config {
     pub expert_dtype: Option<ExpertDtype>,
     /// How matrices are quantised; `None` for plain BF16 or F32 weights.
     pub quantization: Option<Quantization>,
+    /// Low-bit format of the dense part, in a folder that was converted to it; `None` for released formats. Key
+    /// [`LOW_BIT_KEY`].
+    pub low_bit: Option<IntegerWidth>,
     /// The DSpark drafter; `None` for a plain MTP layer or neither.
     pub dspark: Option<Dspark>,
 }

@@ -1,9 +1,10 @@
 //! From keys to values: both spellings, DeepSeek's and transformers'.
 
+use cachalot_numerics::{IntegerWidth, integer};
 use serde_json::{Value, json};
 
 use super::{
-    DeepseekV4Config, Dspark, ExpertDtype, Quantization, RopeScaling, ScaleFormat,
+    DeepseekV4Config, Dspark, ExpertDtype, LOW_BIT_KEY, Quantization, RopeScaling, ScaleFormat,
     fields::{DOWNLOAD_AGAIN, Fields},
     rules::limits,
 };
@@ -78,6 +79,7 @@ pub(super) fn config(fields: &Fields<'_>) -> Result<DeepseekV4Config, Error> {
         eos_token_ids,
         expert_dtype: expert_dtype(fields)?,
         quantization: quantization(fields)?,
+        low_bit: low_bit(fields)?,
         dspark: match stages_known && compress_ratios.len() > num_hidden_layers {
             true => dspark(fields, num_hidden_layers, vocab_size)?,
             false => None,
@@ -296,6 +298,21 @@ fn expert_dtype(fields: &Fields<'_>) -> Result<Option<ExpertDtype>, Error> {
         Some("fp4") => Ok(Some(ExpertDtype::Fp4)),
         Some("fp8") => Ok(Some(ExpertDtype::Fp8)),
         Some(other) => Err(fields.wrong(key, &Value::from(other), "\"fp4\" or \"fp8\"".into())),
+    }
+}
+
+fn low_bit(fields: &Fields<'_>) -> Result<Option<IntegerWidth>, Error> {
+    let Some(fields) = fields.object(LOW_BIT_KEY)? else {
+        return Ok(None);
+    };
+    fields.fixed("group_size", json!(integer::GROUP))?;
+    let key = "format";
+    let Some(word) = fields.text(key)? else {
+        return Err(fields.missing(key));
+    };
+    match word.parse() {
+        Ok(width) => Ok(Some(width)),
+        Err(_) => Err(fields.wrong(key, &Value::from(word), "\"int8\", \"int6\" or \"int4\"".into())),
     }
 }
 

@@ -4,7 +4,7 @@ mod templates;
 
 pub(crate) use templates::at as templates_at;
 
-use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype};
+use cachalot_numerics::{Dtype, IntegerWidth, MatrixFormat, ScaleDtype, integer};
 
 use crate::config::{DeepseekV4Config, ExpertDtype, ScaleFormat};
 
@@ -51,6 +51,17 @@ impl Part {
         Part::Norms,
         Part::Stages,
     ];
+
+    /// Whether the matrices of this part are what a low-bit format may replace: projections that every token reads.
+    ///
+    /// Not among them: routed experts (4 bits already), the embedding (one row a token), routers, norms and
+    /// hyper-connections (small, and sensitive), MTP layer and DSpark stages.
+    pub const fn is_dense(self) -> bool {
+        matches!(
+            self,
+            Part::Attention | Part::SharedExperts | Part::Head | Part::Compressors | Part::Indexers
+        )
+    }
 }
 
 /// Where in the model a tensor sits.
@@ -163,20 +174,31 @@ pub struct Formats {
     pub dense: MatrixFormat,
     /// Routed experts.
     pub expert: MatrixFormat,
+    /// Low-bit format of the dense part, where it is smaller than the others.
+    pub low_bit: Option<IntegerWidth>,
 }
 
 impl Formats {
-    /// The formats that a configuration announces.
+    /// The formats that a configuration announces: the released ones and what a conversion has made of them.
+    pub fn announced(config: &DeepseekV4Config) -> Formats {
+        Formats {
+            low_bit: config.low_bit,
+            ..Formats::released(config)
+        }
+    }
+
+    /// The formats that a configuration announces, before any conversion.
     ///
     /// Without `quantization_config` everything is BF16. With it, experts are FP4 unless `expert_dtype` says
     /// FP8; scales are E8M0 if `scale_fmt` says so, and F32 beside FP8 experts (the -Base releases).
-    pub fn announced(config: &DeepseekV4Config) -> Formats {
+    pub fn released(config: &DeepseekV4Config) -> Formats {
         let plain = MatrixFormat::Bf16;
         let Some(quantization) = config.quantization else {
             return Formats {
                 plain,
                 dense: plain,
                 expert: plain,
+                low_bit: None,
             };
         };
         let experts_fp8 = config.expert_dtype == Some(ExpertDtype::Fp8);
@@ -190,17 +212,28 @@ impl Formats {
             plain,
             dense,
             expert: if experts_fp8 { dense } else { MatrixFormat::FP4 },
+            low_bit: None,
         }
     }
 
-    /// The format of one class.
-    pub const fn of(self, class: MatrixClass) -> MatrixFormat {
-        match class {
+    /// The format of a matrix.
+    pub fn of(self, part: Part, class: MatrixClass, rows: usize, columns: usize) -> MatrixFormat {
+        let released = match class {
             MatrixClass::Plain => self.plain,
             MatrixClass::Dense => self.dense,
             MatrixClass::Expert => self.expert,
+        };
+        match self.low_bit {
+            Some(width) if part.is_dense() && is_worth(released, width, rows, columns) => MatrixFormat::Integer(width),
+            _ => released,
         }
     }
+}
+
+/// Whether a low-bit format can hold a matrix and is smaller than its present one. FP8 is smaller than int8.
+pub(crate) fn is_worth(present: MatrixFormat, width: IntegerWidth, rows: usize, columns: usize) -> bool {
+    columns.is_multiple_of(integer::GROUP)
+        && MatrixFormat::Integer(width).byte_count(rows, columns) < present.byte_count(rows, columns)
 }
 
 /// Every logical tensor of the model: global ones, layers in order, then stages.
@@ -261,7 +294,7 @@ impl Slot {
         let (first, second) = match kind {
             SlotKind::Plain { shape, dtype } => (tensor(name, dtype, shape), None),
             SlotKind::Matrix { rows, columns, class } => {
-                let format = formats.of(class);
+                let format = formats.of(part, class, rows, columns);
                 let scale = format
                     .scale_shape(rows, columns)
                     .map(|(dtype, shape)| tensor(format!("{name}.scale"), dtype, shape.to_vec()));

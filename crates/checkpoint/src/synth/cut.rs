@@ -4,7 +4,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Error, config::DeepseekV4Config, json};
+use crate::{
+    Error,
+    config::{DeepseekV4Config, LOW_BIT_KEY},
+    json,
+};
 
 /// What happens to MTP layer or DSpark stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub fn with_layers(json: &str, layers: usize, stages: Stages) -> Result<String, 
     // Transformers' words for the two.
     map.remove("layer_types");
     map.remove("mlp_layer_types");
+    // Random weights are drawn in the released formats.
+    map.remove(LOW_BIT_KEY);
     match stages {
         Stages::Drop => drop_stages(&mut map),
         Stages::Keep => move_taps(&mut map, &config, count),

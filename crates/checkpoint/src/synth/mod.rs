@@ -103,7 +103,8 @@ pub fn write(json: &str, seed: u64, out: &Path, progress: impl Fn(Progress) + Sy
 
 /// The shards in order, with their tensors.
 fn plan(config: &DeepseekV4Config) -> Vec<ShardPlan> {
-    let formats = Formats::announced(config);
+    // Drawn in the released formats; a conversion makes the others.
+    let formats = Formats::released(config);
     let mut shards = vec![ShardPlan::default()];
     let mut last = ShardPlan::default();
     for place in inventory::places(config) {

@@ -50,7 +50,10 @@ enum Content {
 /// The stored tensors of a slot.
 pub(super) fn tensors(config: &DeepseekV4Config, slot: &Slot, formats: Formats) -> Vec<PlannedTensor> {
     let (weights, scales) = match &slot.kind {
-        SlotKind::Matrix { columns, class, .. } => matrix(formats.of(*class), matrix_deviation(&slot.name, *columns)),
+        SlotKind::Matrix { rows, columns, class } => matrix(
+            formats.of(slot.part, *class, *rows, *columns),
+            matrix_deviation(&slot.name, *columns),
+        ),
         SlotKind::Plain { dtype: Dtype::I64, .. } => {
             let (experts, per_token) = (config.n_routed_experts, config.num_experts_per_tok);
             (Content::ExpertIds { experts, per_token }, None)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cachalot_checkpoint::{
     AttentionKind, DeepseekV4Config,
-    inventory::{self, Formats, Place, SlotKind},
+    inventory::{self, Formats, Place, Slot, SlotKind},
 };
 use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype};
 
@@ -49,12 +49,13 @@ fn weights(config: &DeepseekV4Config) -> Vec<Weight> {
         };
         places.entry(signature).or_insert((place, 0)).1 += 1;
     }
-    let formats = Formats::announced(config);
+    // Plans have formats of their own in the place of the released ones.
+    let formats = Formats::released(config);
     let mut weights: HashMap<(Part, String, u64, u64, Stored), u64> = HashMap::new();
     for (place, repeats) in places.into_values() {
         for slot in inventory::slots_at(config, place) {
             let name = name_in_layer(&slot.name);
-            let (rows, columns, stored) = stored(&slot.kind, formats);
+            let (rows, columns, stored) = stored(&slot, formats);
             let part = part(slot.part, &name);
             *weights.entry((part, name, rows, columns, stored)).or_default() += repeats;
         }
@@ -99,10 +100,10 @@ fn part(part: inventory::Part, name: &str) -> Part {
     }
 }
 
-fn stored(kind: &SlotKind, formats: Formats) -> (u64, u64, Stored) {
-    match kind {
+fn stored(slot: &Slot, formats: Formats) -> (u64, u64, Stored) {
+    match &slot.kind {
         SlotKind::Matrix { rows, columns, class } => {
-            let stored = match formats.of(*class) {
+            let stored = match formats.of(slot.part, *class, *rows, *columns) {
                 MatrixFormat::Fp8Block { rows, columns, scale } => Stored::Fp8 {
                     block_rows: rows as u64,
                     block_columns: columns as u64,
