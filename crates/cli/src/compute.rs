@@ -4,6 +4,7 @@ use cachalot_chip::Mode;
 use cachalot_chip_cpu::CpuOptions;
 use cachalot_engine::EngineOptions;
 use cachalot_model::{KvFormat, ModelOptions};
+use cachalot_numerics::IntegerWidth;
 use clap::{
     Args, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -23,6 +24,11 @@ pub struct ComputeOptions {
     #[arg(long, value_name = "FORMAT", default_value = "packed")]
     pub kv: Kv,
 
+    /// Re-quantise the dense part (attention, shared experts, head, compressors, indexers) to integers of this width
+    /// while loading, where that makes it smaller [default: the released bits]
+    #[arg(long, value_name = "FORMAT", value_parser = dense_parser())]
+    pub dense: Option<IntegerWidth>,
+
     /// Tokens of memory, such as 8k or 1M [default: all that the model was made for]
     #[arg(long, value_name = "TOKENS", value_parser = parse_token_count)]
     pub context: Option<usize>,
@@ -34,6 +40,11 @@ pub struct ComputeOptions {
     /// Tokens of a prompt that are computed at once
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
     pub chunk: u16,
+}
+
+/// The widths of `--dense`.
+pub fn dense_parser() -> impl TypedValueParser<Value = IntegerWidth> {
+    PossibleValuesParser::new(["int8", "int6", "int4"]).try_map(|text| text.parse::<IntegerWidth>())
 }
 
 /// How fast mode keeps keys and values.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cachalot_checkpoint::Checkpoint;
+use cachalot_checkpoint::{Checkpoint, LowBit};
 use cachalot_chip_cpu::CpuChip;
 use cachalot_engine::Engine;
 use cachalot_model::Model;
@@ -20,6 +20,8 @@ pub struct Loaded {
     pub place: String,
     pub checkpoint: Checkpoint,
     pub engine: Engine,
+    /// What `--dense` made of the dense part.
+    pub low_bit: Option<LowBit>,
     /// From the name to the engine.
     pub load_time: Duration,
 }
@@ -27,11 +29,18 @@ pub struct Loaded {
 /// Opens, checks and loads a model; a bar shows up if that takes long.
 pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Error> {
     let started = Instant::now();
-    let checkpoint = location.open()?;
+    let mut checkpoint = location.open()?;
     let limit = checkpoint.config().max_position_embeddings;
     if let Some(wanted) = options.context.filter(|wanted| *wanted > limit) {
         return Err(Error::Context { wanted, limit });
     }
+    let low_bit = match options.dense {
+        None => None,
+        Some(width) => {
+            let bar = LateBar::of_bytes("re-quantising");
+            Some(checkpoint.requantise_dense(width, |progress| bar.set(progress.bytes_done, progress.bytes_total))?)
+        }
+    };
     let chip = Arc::new(CpuChip::new(options.cpu()));
     let bar = LateBar::counting("loading", "layers");
     let model = Model::load(&checkpoint, chip, options.model(), &mut |done, total| {
@@ -44,6 +53,7 @@ pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Err
         place: location.display(),
         checkpoint,
         engine,
+        low_bit,
         load_time: started.elapsed(),
     })
 }

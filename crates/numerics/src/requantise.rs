@@ -55,7 +55,7 @@ fn encode_groups(width: IntegerWidth, groups: &[[f32; GROUP]], codes: &mut [u8],
 /// The scale code with the smallest error, and whether the largest weight is in its range.
 #[inline(always)]
 fn best_scale(width: IntegerWidth, weights: &[f32; GROUP]) -> (u8, bool) {
-    let largest = weights.iter().fold(0.0f32, |max, weight| max.max(weight.abs()));
+    let largest = largest(weights);
     let (reach, fits) = reaching_scale(width, largest);
     let (step, trials, signs): (u8, u8, &[u8]) = match width {
         // Down to half of what reaches the largest weight: fewer integers cannot be worth a finer step.
@@ -78,6 +78,30 @@ fn best_scale(width: IntegerWidth, weights: &[f32; GROUP]) -> (u8, bool) {
     (best.1, fits)
 }
 
+/// Lanes in which sums and maxima are kept until a group ends. Written as loops over arrays: closures are not reliably
+/// inlined into functions with target features, and then nothing becomes vector instructions.
+const LANES: usize = 8;
+
+#[inline(always)]
+fn largest(weights: &[f32; GROUP]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for block in weights.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            let magnitude = block[lane].abs();
+            lanes[lane] = if magnitude > lanes[lane] {
+                magnitude
+            } else {
+                lanes[lane]
+            };
+        }
+    }
+    let mut largest = 0.0;
+    for lane in lanes {
+        largest = if lane > largest { lane } else { largest };
+    }
+    largest
+}
+
 /// The smallest positive scale under which `largest` is no larger than the largest integer of either sign.
 #[inline(always)]
 fn reaching_scale(width: IntegerWidth, largest: f32) -> (u8, bool) {
@@ -96,14 +120,18 @@ fn reaching_scale(width: IntegerWidth, largest: f32) -> (u8, bool) {
     (code.min(highest) as u8, code <= highest)
 }
 
-/// Added and subtracted again it rounds an `f32` below 2^22 to the nearest integer, ties to even.
+/// Added and subtracted again it rounds an `f32` below 2^22 to the nearest integer, ties to even. Its lowest byte is
+/// zero.
 const ROUNDER: f32 = 1.5 * (1 << 23) as f32;
 
+/// The nearest integer to `weight / scale` within the limits, plus [`ROUNDER`].
 #[inline(always)]
-fn rounded(weight: f32, inverse: f32, limits: [f32; 2]) -> f32 {
+fn biased(weight: f32, inverse: f32, limits: [f32; 2]) -> f32 {
+    let exact = weight * inverse;
     // Cut off before rounding, so that the sum stays in range.
-    let cut = (weight * inverse).max(limits[0]).min(limits[1]);
-    (cut + ROUNDER) - ROUNDER
+    let above = if exact > limits[0] { exact } else { limits[0] };
+    let cut = if above < limits[1] { above } else { limits[1] };
+    cut + ROUNDER
 }
 
 #[inline(always)]
@@ -114,24 +142,34 @@ fn limits(width: IntegerWidth) -> [f32; 2] {
 
 #[inline(always)]
 fn squared_error(width: IntegerWidth, weights: &[f32; GROUP], scale_code: u8) -> f32 {
-    const LANES: usize = 8;
     let (scale, limits) = (decode_scale(scale_code), limits(width));
     let inverse = scale.recip();
-    let mut sums = [0.0f32; LANES];
-    for weights in weights.as_chunks::<LANES>().0 {
-        for (sum, weight) in sums.iter_mut().zip(weights) {
-            let error = rounded(*weight, inverse, limits) * scale - weight;
-            *sum += error * error;
-        }
+    let mut squares = [0.0f32; GROUP];
+    for (square, weight) in squares.iter_mut().zip(weights) {
+        let error = (biased(*weight, inverse, limits) - ROUNDER) * scale - weight;
+        *square = error * error;
     }
-    sums.into_iter().sum()
+    // By halves: one after the other the sums would take as long as all the rest.
+    let mut half = GROUP / 2;
+    while half > 0 {
+        for lane in 0..half {
+            squares[lane] += squares[lane + half];
+        }
+        half /= 2;
+    }
+    squares[0]
 }
 
 /// Codes, one a byte.
 #[inline(always)]
 fn integers(width: IntegerWidth, weights: &[f32; GROUP], scale_code: u8) -> [u8; GROUP] {
     let (inverse, limits) = (decode_scale(scale_code).recip(), limits(width));
-    weights.map(|weight| (rounded(weight, inverse, limits) as i32 + i32::from(width.offset())) as u8)
+    let mut codes = [0; GROUP];
+    for (code, weight) in codes.iter_mut().zip(weights) {
+        // The lowest byte of the sum's bits is that of the integer.
+        *code = (biased(*weight, inverse, limits).to_bits() as u8).wrapping_add(width.offset());
+    }
+    codes
 }
 
 #[inline(always)]

@@ -174,6 +174,15 @@ fn tell_setup(loaded: &Loaded, sampling: &SamplingOptions) {
         numbers::bytes(loaded.checkpoint.byte_count()),
         numbers::seconds(loaded.load_time.as_secs_f64())
     );
+    if let (Some(low_bit), Some(width)) = (loaded.low_bit, loaded.checkpoint.config().low_bit) {
+        eprintln!(
+            "dense      {} matrices as {width}, {} of memory instead of {} mapped; {} kept as stored",
+            low_bit.converted,
+            numbers::bytes(low_bit.bytes_after),
+            numbers::bytes(low_bit.bytes_before),
+            low_bit.kept
+        );
+    }
     eprintln!("chip       {} ({}): {}", chip.name, chip.evidence, chip.details);
     eprintln!(
         "mode       {}, context of {} tokens",

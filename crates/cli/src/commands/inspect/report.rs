@@ -137,11 +137,16 @@ impl Report {
 
     fn quantisation_text(&self) -> String {
         let formats = Formats::announced(&self.config);
-        format!(
+        let mut text = format!(
             "routed experts {}, other matrices {}",
             format_text(formats.expert),
             format_text(formats.dense)
-        )
+        );
+        if let Some(width) = formats.low_bit {
+            let integers = format_text(MatrixFormat::Integer(width));
+            text.push_str(&format!("; where it is smaller, the dense part {integers}"));
+        }
+        text
     }
 
     fn part_lines(&self) -> Vec<String> {
@@ -264,7 +269,11 @@ impl Report {
             "drafting_stages": config.nextn_stage_count(),
             "routed_experts": config.n_routed_experts,
             "experts_per_token": config.num_experts_per_tok,
-            "quantisation": { "experts": format_text(formats.expert), "dense": format_text(formats.dense) },
+            "quantisation": {
+                "experts": format_text(formats.expert),
+                "dense": format_text(formats.dense),
+                "low_bit": formats.low_bit.map(|width| width.to_string()),
+            },
             "vocabulary": config.vocab_size,
             "context": config.max_position_embeddings,
             "files": self.files.as_ref().map(|files| json!({
@@ -309,6 +318,6 @@ fn format_text(format: MatrixFormat) -> String {
             format!("FP8 in blocks of {rows}x{columns}, {} scales", scale.dtype())
         }
         MatrixFormat::Fp4Group { group } => format!("FP4 in groups of {group}, E8M0 scales"),
-        other => format!("{other:?}"),
+        other => other.to_string(),
     }
 }
