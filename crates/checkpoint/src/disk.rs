@@ -1,8 +1,25 @@
-//! Free space.
+//! Free space, and writing into a new folder.
 
-use std::path::Path;
+use std::{fs, io::ErrorKind, path::Path};
 
-use crate::Error;
+use crate::{Error, source::io_error};
+
+/// Refuses a folder that holds something.
+pub(crate) fn refuse_content(out: &Path) -> Result<(), Error> {
+    match fs::read_dir(out) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("list", out.to_owned(), error)),
+        Ok(mut listing) => match listing.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::FolderNotEmpty { path: out.to_owned() }),
+        },
+    }
+}
+
+/// Writes a small file.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+    fs::write(path, content).map_err(|error| io_error("write", path.to_owned(), error))
+}
 
 /// Refuses to begin what the disk cannot hold. Where free space cannot be told, nothing is refused.
 pub(crate) fn require(folder: &Path, needed_bytes: u64) -> Result<(), Error> {

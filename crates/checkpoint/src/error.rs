@@ -149,8 +149,20 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process writes the same folder.
+    #[error("{path} is being written by another process; wait for it or choose another folder", path = path.display())]
+    Busy {
+        /// The unfinished folder.
+        path: PathBuf,
+    },
+    /// The caller asked to stop.
+    #[error("stopped; what is finished lies in {path}, the same command goes on with it", path = path.display())]
+    Stopped {
+        /// The unfinished folder.
+        path: PathBuf,
+    },
     /// The disk is too small for the checkpoint that is to be written.
-    #[error("{path} has {available_bytes} bytes free, {needed_bytes} are needed; free some space or take fewer layers", path = path.display())]
+    #[error("{path} has {available_bytes} bytes free, {needed_bytes} are needed; free some space or choose another disk", path = path.display())]
     DiskFull {
         /// The folder.
         path: PathBuf,

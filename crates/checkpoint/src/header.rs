@@ -10,6 +10,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
+use serde_json::json;
 
 /// Longest header that is read, as in the safetensors reference.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -123,6 +124,27 @@ pub(crate) fn read(file: &[u8]) -> Result<Vec<Entry>, HeaderFault> {
         entry.end += data_start;
     }
     Ok(entries)
+}
+
+/// Length and JSON of a header of tensors in the order of their bytes, padded with spaces to a multiple of eight.
+pub(crate) fn encode<'a, D: serde::Serialize>(
+    tensors: impl Iterator<Item = (&'a str, D, &'a [usize], u64)>,
+) -> Vec<u8> {
+    let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+    let mut start = 0;
+    for (name, dtype, shape, byte_count) in tensors {
+        let end = start + byte_count;
+        let info = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        text.push_str(&format!(",{}:{info}", json!(name)));
+        start = end;
+    }
+    text.push('}');
+    while !text.len().is_multiple_of(8) {
+        text.push(' ');
+    }
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
 }
 
 fn split(file: &[u8]) -> Result<(&[u8], &[u8]), HeaderFault> {

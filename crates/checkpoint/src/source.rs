@@ -119,6 +119,34 @@ impl Source {
         Ok(names)
     }
 
+    /// Names of the small files that belong to a checkpoint beside weights, index and configuration, sorted: the
+    /// tokenizer, the licence. Folders and hidden files do not belong to it.
+    pub(crate) fn companion_names(&self) -> Result<Vec<String>, Error> {
+        let mut names = match self {
+            Source::Folder(folder) => {
+                let listing = fs::read_dir(folder).map_err(|source| io_error("list", folder.clone(), source))?;
+                let mut names = Vec::new();
+                for item in listing {
+                    let item = item.map_err(|source| io_error("list", folder.clone(), source))?;
+                    // Follows links, as caches have them.
+                    if fs::metadata(item.path()).is_ok_and(|found| found.is_file()) {
+                        names.extend(item.file_name().into_string());
+                    }
+                }
+                names
+            }
+            Source::Memory { files, .. } => files.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        names.retain(|name| {
+            let is_weights = [".safetensors", ".safetensors.index.json"]
+                .iter()
+                .any(|end| name.ends_with(end));
+            !is_weights && name != "config.json" && !name.starts_with('.')
+        });
+        names.sort();
+        Ok(names)
+    }
+
     /// How a file is named in errors.
     pub(crate) fn display(&self, file: &str) -> PathBuf {
         match self {

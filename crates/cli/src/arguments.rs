@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{bench, chat, chips, download, eval, inspect, plan, run, score, synth};
+use crate::commands::{bench, chat, chips, convert, download, eval, inspect, plan, run, score, synth};
 
 /// Runs DeepSeek-V4 models from their released files.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub enum Command {
     Bench(bench::BenchArguments),
     /// Write a random model of true shapes, for trying machines without a download
     Synth(synth::SynthArguments),
+    /// Store a model with its dense part in fewer bits
+    Convert(convert::ConvertArguments),
     /// List chips and what runs on them how
     Chips(chips::ChipsArguments),
     /// Tell what fits, how fast, how many chips and at what cost

@@ -71,7 +71,7 @@ pub fn shard_count(config: &DeepseekV4Config) -> usize {
 /// is written; [`Error::Io`].
 pub fn write(json: &str, seed: u64, out: &Path, progress: impl Fn(Progress) + Sync) -> Result<Written, Error> {
     let config = DeepseekV4Config::from_json(json, Path::new("config.json"))?;
-    refuse_content(out)?;
+    disk::refuse_content(out)?;
     let shards = plan(&config);
     let bytes_total = shards.iter().map(ShardPlan::file_byte_count).sum();
     let partial = PartialFolder::create(out)?;
@@ -91,8 +91,8 @@ pub fn write(json: &str, seed: u64, out: &Path, progress: impl Fn(Progress) + Sy
         shard.write(&path, seed, &advance)
     });
     results.into_iter().collect::<Result<(), Error>>()?;
-    write_text(&partial.path.join(INDEX_FILE), &index_text(&shards))?;
-    write_text(&partial.path.join("config.json"), json)?;
+    disk::write(&partial.path.join(INDEX_FILE), index_text(&shards).as_bytes())?;
+    disk::write(&partial.path.join("config.json"), json.as_bytes())?;
     partial.rename(out)?;
     Ok(Written {
         shards: shards.len(),
@@ -143,21 +143,6 @@ fn index_text(shards: &[ShardPlan]) -> String {
     }
     let total_size: u64 = shards.iter().map(ShardPlan::tensor_byte_count).sum();
     json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map }).to_string()
-}
-
-fn refuse_content(out: &Path) -> Result<(), Error> {
-    match fs::read_dir(out) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io_error("list", out.to_owned(), error)),
-        Ok(mut listing) => match listing.next() {
-            None => Ok(()),
-            Some(_) => Err(Error::FolderNotEmpty { path: out.to_owned() }),
-        },
-    }
-}
-
-fn write_text(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|error| io_error("write", path.to_owned(), error))
 }
 
 /// A folder that is removed again unless it gets its final name.

@@ -2,10 +2,8 @@
 
 use std::{fs::File, io::Write, path::Path};
 
-use serde_json::json;
-
 use super::recipe::PlannedTensor;
-use crate::{Error, source::io_error};
+use crate::{Error, header, source::io_error};
 
 /// Bytes made before they are written: small enough for the second-level cache.
 const BUFFER_BYTES: usize = 1 << 18;
@@ -51,27 +49,15 @@ impl ShardPlan {
         file.flush().map_err(failed)
     }
 
-    /// Length and JSON, padded with spaces to a multiple of eight.
     fn header(&self) -> Vec<u8> {
-        let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
-        let mut start = 0;
-        for tensor in &self.tensors {
-            let end = start + tensor.byte_count();
-            let info = json!({
-                "dtype": tensor.dtype.name(),
-                "shape": tensor.shape,
-                "data_offsets": [start, end],
-            });
-            // Official names need no escapes.
-            text.push_str(&format!(",\"{}\":{info}", tensor.name));
-            start = end;
-        }
-        text.push('}');
-        while !text.len().is_multiple_of(8) {
-            text.push(' ');
-        }
-        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(text.as_bytes());
-        bytes
+        let tensors = self.tensors.iter();
+        header::encode(tensors.map(|tensor| {
+            (
+                tensor.name.as_str(),
+                tensor.dtype.name(),
+                tensor.shape.as_slice(),
+                tensor.byte_count(),
+            )
+        }))
     }
 }

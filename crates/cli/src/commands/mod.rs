@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chat;
 pub mod chips;
+pub mod convert;
 pub mod download;
 pub mod eval;
 pub mod inspect;
@@ -34,6 +35,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Some(Command::Eval(arguments)) => eval::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Synth(arguments)) => synth::run(&arguments),
+        Some(Command::Convert(arguments)) => convert::run(&arguments),
         Some(Command::Chips(arguments)) => chips::run(&arguments),
         Some(Command::Plan(arguments)) => plan::run(&arguments),
     }
