@@ -26,7 +26,6 @@ impl Frame {
     }
 
     /// An event named as its `type`.
-    #[allow(dead_code)]
     pub(crate) fn named(name: &'static str, value: &serde_json::Value) -> Self {
         Self::Event {
             name: Some(name),

@@ -35,8 +35,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![allow(dead_code)] // Until the other two protocols are in.
-
 mod answer;
 mod call;
 mod chat_completions;
@@ -52,6 +50,7 @@ mod prepare;
 mod replay;
 mod responses;
 mod settings;
+mod tokens;
 mod warning;
 
 pub use answer::{AnswerEncoder, AnswerOptions, EndReason, Outcome, Usage};
@@ -65,4 +64,8 @@ pub use ids::unique_suffix;
 pub use limits::Limits;
 pub use prepare::{PrepareOptions, Prepared, Preparer};
 pub use replay::ReplayStore;
+pub use tokens::{
+    ModelInfo, Tokenize, count_tokens_body, detokenize, model_body, models_body, parse_count_tokens, parse_tokenize,
+    tokenize,
+};
 pub use warning::Warning;

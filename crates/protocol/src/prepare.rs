@@ -63,18 +63,7 @@ impl Preparer {
     /// The prompt fills the context, has a token that the model has not, or cannot be cut into tokens; a tool's
     /// schema cannot be enforced.
     pub fn prepare(&self, call: &Call, store: &ReplayStore, scope: &str) -> Result<Prepared, ProtocolError> {
-        let (prompt, replayed_count) = match &call.input {
-            Input::Dialogue(dialogue) => {
-                let conversation = self.conversation(call, dialogue);
-                let mut lookup = Lookup::new(store, scope, &conversation);
-                let prompt = self.encoder.conversation_with_turns(&conversation, &mut |index, ids| {
-                    lookup.turn(index, ids, self.encoder.tokenizer())
-                })?;
-                (prompt, lookup.found_count())
-            }
-            Input::Text(text) => (self.encoder.completion(text)?, 0),
-            Input::Tokens(ids) => (self.tokens(ids)?, 0),
-        };
+        let (prompt, replayed_count) = self.prompt(call, store, scope)?;
         let context = self.options.context_token_count;
         let left = context.saturating_sub(prompt.ids.len());
         if left == 0 {
@@ -97,19 +86,32 @@ impl Preparer {
         })
     }
 
-    /// The prompt's length in tokens, for `count_tokens`.
+    /// The tokens of the prompt alone, of any number: for `count_tokens` and `/tokenize`.
     ///
     /// # Errors
-    /// As [`prepare`](Self::prepare), but the prompt may be of any length.
-    pub fn count_tokens(&self, call: &Call, store: &ReplayStore, scope: &str) -> Result<usize, ProtocolError> {
-        let unbounded = Self {
-            encoder: self.encoder.clone(),
-            options: PrepareOptions {
-                context_token_count: usize::MAX,
-                ..self.options.clone()
-            },
+    /// The prompt cannot be cut into tokens, or has one that the model has not.
+    pub fn prompt_tokens(&self, call: &Call, store: &ReplayStore, scope: &str) -> Result<Vec<u32>, ProtocolError> {
+        Ok(self.prompt(call, store, scope)?.0.ids)
+    }
+
+    /// The prompt, and how many earlier answers went in as they were sampled.
+    fn prompt(
+        &self,
+        call: &Call,
+        store: &ReplayStore,
+        scope: &str,
+    ) -> Result<(cachalot_chat::Prompt, usize), ProtocolError> {
+        let dialogue = match &call.input {
+            Input::Dialogue(dialogue) => dialogue,
+            Input::Text(text) => return Ok((self.encoder.completion(text)?, 0)),
+            Input::Tokens(ids) => return Ok((self.tokens(ids)?, 0)),
         };
-        Ok(unbounded.prepare(call, store, scope)?.ids.len())
+        let conversation = self.conversation(call, dialogue);
+        let mut lookup = Lookup::new(store, scope, &conversation);
+        let tokenizer = self.encoder.tokenizer();
+        let mut turn = |index: usize, ids: &[u32]| lookup.turn(index, ids, tokenizer);
+        let prompt = self.encoder.conversation_with_turns(&conversation, &mut turn)?;
+        Ok((prompt, lookup.found_count()))
     }
 
     fn tokens(&self, ids: &[u32]) -> Result<cachalot_chat::Prompt, ProtocolError> {

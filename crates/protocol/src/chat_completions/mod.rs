@@ -3,4 +3,4 @@
 mod request;
 pub(crate) mod response;
 
-pub(crate) use request::parse;
+pub(crate) use request::{NO_VISION, allowed_tools, check_selection, function_tool, openai_text_format, parse};

@@ -1,10 +1,8 @@
-pub(crate) fn parse(_body: &[u8], _limits: &crate::Limits) -> Result<crate::Call, crate::ProtocolError> {
-    Err(crate::ProtocolError::new(crate::ErrorKind::NotFound, "not yet"))
-}
-pub(crate) mod response {
-    pub(crate) type ResponseWriter = crate::chat_completions::response::ChatWriter;
-    #[allow(dead_code)]
-    pub(crate) fn ping() -> crate::Frame {
-        crate::Frame::Comment(String::new())
-    }
-}
+//! `POST /v1/responses` of OpenAI.
+
+mod custom;
+mod items;
+mod request;
+pub(crate) mod response;
+
+pub(crate) use request::parse;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod assemble;
+
 use std::sync::LazyLock;
 
 use cachalot_chat::{PromptEncoder, PromptFormat, Thinking, Tokenizer};
