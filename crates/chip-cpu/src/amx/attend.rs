@@ -55,7 +55,8 @@ pub(super) fn attend(
     scratch.running.clear();
     scratch.running.extend(heads.sinks.chunks(ROWS).map(Running::new));
     scratch.running.resize(sizes.groups, Running::new(&[]));
-    load_queries(heads, &sizes, &mut scratch.queries);
+    let queries = &mut scratch.queries[..sizes.groups * sizes.steps];
+    load_queries(heads.queries, heads.width, sizes.steps, queries);
     let _tiles = Tiles::new(amx, &TileShapes::full());
     let block_count = keys.slot_count().div_ceil(BLOCK_KEY_COUNT);
     for first in (0..block_count).step_by(CHUNK_BLOCK_COUNT) {
@@ -111,15 +112,16 @@ impl Scratch {
     }
 }
 
-/// Queries as the second operand of the scores: pairs of channels by heads.
+/// Queries of heads of `width` channels, one after the other, as the second operand of scores: for each group of 16 heads
+/// `steps` tiles of 16 pairs of channels by heads, the rest zero.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn load_queries(heads: &Heads<'_>, sizes: &Sizes, tiles: &mut [Tile]) {
-    for (index, tile) in tiles.iter_mut().enumerate().take(sizes.groups * sizes.steps) {
-        let (group, channel) = (index / sizes.steps, index % sizes.steps * STEP);
+pub(super) fn load_queries(queries: &[f32], width: usize, steps: usize, tiles: &mut [Tile]) {
+    for (index, tile) in tiles.iter_mut().enumerate() {
+        let (group, channel) = (index / steps, index % steps * STEP);
         let mut rows = [_mm512_setzero_si512(); ROWS];
-        let queries = heads.queries.chunks_exact(heads.width).skip(group * ROWS);
+        let queries = queries.chunks_exact(width).skip(group * ROWS);
         for (row, query) in rows.iter_mut().zip(queries) {
-            *row = round_bf16(&query[channel..], heads.width - channel);
+            *row = round_bf16(&query[channel..], width - channel);
         }
         for (row, values) in transpose(rows).into_iter().enumerate() {
             tile.set_row(row, values);
@@ -215,7 +217,7 @@ fn sum_chunk(blocks: usize, has_sums: bool, sizes: &Sizes, scratch: &mut Scratch
 /// # Safety
 /// All tiles are configured as full ones; `count` tiles of each operand are readable, all sums writable.
 #[inline(always)]
-unsafe fn multiply(
+pub(super) unsafe fn multiply(
     count: usize,
     [a, b]: [[*const Tile; 2]; 2],
     [a_stride, b_stride]: [usize; 2],

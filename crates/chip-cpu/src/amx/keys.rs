@@ -143,7 +143,7 @@ fn set_bf16(packing: &Packing, pair: usize, rows: [&[u8]; 2], block: &mut Block<
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_bf16(bytes: &[u8]) -> __m512i {
+pub(super) fn load_bf16(bytes: &[u8]) -> __m512i {
     let bytes: &[u8; 2 * STEP] = bytes.first_chunk().expect("a whole step");
     // SAFETY: 64 bytes.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }

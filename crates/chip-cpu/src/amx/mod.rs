@@ -6,6 +6,7 @@
 //! columns the tiles have.
 
 mod attend;
+mod index;
 mod keys;
 mod softmax;
 pub(crate) mod tile;
@@ -15,10 +16,11 @@ use std::{arch::x86_64::__cpuid_count, sync::OnceLock};
 use crate::{
     avx512::Avx512,
     kernels::Chosen,
-    operators::{Heads, RowKeys},
+    operators::{EntryReader, Heads, Packing, RowKeys},
 };
 
 pub(crate) use attend::Scratch as AttendScratch;
+pub(crate) use index::{Queries as IndexQueries, Scratch as IndexScratch};
 
 /// Proof that this processor has AMX with bf16 operands, that the system lets this process use it, and what [`Avx512`]
 /// proves.
@@ -31,6 +33,24 @@ impl Amx {
         static IS_PERMITTED: OnceLock<bool> = OnceLock::new();
         let is_permitted = *IS_PERMITTED.get_or_init(|| Avx512::detect().is_some() && has_bf16_tiles() && permit());
         is_permitted.then_some(Amx(()))
+    }
+
+    /// Whether [`Amx::score`] can read keys packed this way.
+    pub fn can_score(self, packing: &Packing) -> bool {
+        index::can_score(packing)
+    }
+
+    /// Indexer scores of keys `first ..` of one sequence for some of its rows: a slice for each row, all of one length.
+    pub fn score(
+        self,
+        queries: &IndexQueries<'_>,
+        keys: &EntryReader<'_>,
+        first: usize,
+        scores: &mut [&mut [f32]],
+        scratch: &mut IndexScratch,
+    ) {
+        // SAFETY: `self` proves the features.
+        unsafe { index::score(self, queries, keys, first, scores, scratch) }
     }
 
     /// Attention of some heads of one row over keys that bf16 holds exactly; `heads.scale` is positive.

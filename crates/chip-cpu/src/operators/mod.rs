@@ -11,6 +11,7 @@ mod packed;
 mod rope;
 mod route;
 mod rows;
+mod top;
 
 use cachalot_chip::{Error, Mode, Operation, OperationKind};
 use cachalot_numerics::bf16;
@@ -25,7 +26,7 @@ pub(crate) use experts::expect_experts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {
     attention::{Heads, RowKeys},
-    packed::Packing,
+    packed::{EntryReader, Packing},
 };
 
 /// What an operator needs besides its arguments.

@@ -141,7 +141,7 @@ fn unpack_bf16(row: &[u8], out: &mut [f32]) {
 }
 
 /// The entries of one sequence, found through its row of the page table.
-pub(super) struct EntryReader<'a> {
+pub(crate) struct EntryReader<'a> {
     pub packing: Packing,
     pool: &'a [u8],
     pages: &'a [i32],

@@ -2,7 +2,7 @@
 
 use cachalot_chip::{Error, Route, RouteChoice};
 
-use super::Context;
+use super::{Context, top::largest};
 use crate::vector::softplus;
 
 pub(super) fn route(context: &Context<'_>, operation: &Route<'_>) -> Result<(), Error> {
@@ -50,11 +50,7 @@ impl<'a> Choice<'a> {
         match self {
             Choice::Biased(bias) => {
                 let biased: Vec<f32> = scores.iter().zip(*bias).map(|(score, bias)| score + bias).collect();
-                let best = largest(&biased, experts.len());
-                experts
-                    .iter_mut()
-                    .zip(best)
-                    .for_each(|(expert, index)| *expert = index as i32);
+                largest(&biased, experts);
             }
             Choice::Hash { table, tokens } => {
                 let row_count = table.len() / experts.len();
@@ -66,30 +62,5 @@ impl<'a> Choice<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Indices of the `count` largest values in any order; ties go to the lower index.
-pub(super) fn largest(values: &[f32], count: usize) -> Vec<u32> {
-    let mut indices: Vec<u32> = (0..values.len() as u32).collect();
-    if count < indices.len() {
-        // NaN would break the order of `partial_cmp`; `total_cmp` puts it first, where it is seen in the result.
-        // Adding zero makes -0.0 tie with 0.0.
-        let key = |index: &u32| values[*index as usize] + 0.0;
-        indices.select_nth_unstable_by(count, |a, b| key(b).total_cmp(&key(a)).then(a.cmp(b)));
-        indices.truncate(count);
-    }
-    indices
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ties_go_to_the_lower_index() {
-        let mut best = largest(&[0.0, 1.0, -0.0, 0.0, 1.0, 0.0], 4);
-        best.sort_unstable();
-        assert_eq!(best, [0, 1, 2, 4]);
     }
 }
