@@ -41,6 +41,7 @@ mod config;
 mod convert;
 mod disk;
 mod error;
+mod fingerprint;
 mod header;
 mod index;
 pub mod inventory;

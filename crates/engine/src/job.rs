@@ -20,7 +20,6 @@ pub(crate) struct Job {
     pub priority: i32,
     pub group: Option<String>,
     pub deadline: Option<Instant>,
-    #[expect(dead_code, reason = "read by the prefix cache")]
     pub borders: Vec<usize>,
     /// The prompt and the answer so far; the last token may not have been computed yet.
     pub tokens: Vec<u32>,
@@ -112,6 +111,18 @@ impl Job {
     /// Whether the next step draws a token after computing only one.
     pub fn is_decoding(&self) -> bool {
         self.tokens.len() > self.prompt_length && self.remaining() == 1
+    }
+
+    /// The next position in the prompt after which the prefix cache shall remember the state: a border, a multiple of
+    /// `interval` or the prompt's end. None once the prompt is computed.
+    pub fn next_stop(&self, interval: usize) -> Option<usize> {
+        let position = self.sequence.as_ref().map_or(0, Sequence::len);
+        if position >= self.prompt_length {
+            return None;
+        }
+        let borders = self.borders.iter().copied().filter(|border| *border > position);
+        let regular = (position / interval + 1) * interval;
+        borders.chain([regular, self.prompt_length]).min()
     }
 
     /// Tokens that this job can ever have.

@@ -14,6 +14,7 @@
 //! Sampling draws from a counter-based generator: the same seed gives the same text whatever else is computed.
 //! This crate must not know HTTP, terminals, text or vendors.
 
+mod cache;
 pub mod compare;
 pub mod constraint;
 mod engine;
@@ -29,6 +30,7 @@ mod service;
 mod session;
 mod status;
 
+pub use cache::CacheOptions;
 pub use engine::{Engine, EngineOptions};
 pub use error::Error;
 pub use mask::{Constraint, TokenMask};

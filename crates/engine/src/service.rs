@@ -11,7 +11,12 @@ use std::{
 
 use cachalot_model::{Model, StateOptions};
 
-use crate::{Error, Request, RequestHandle, ServiceStatus, Sink, job::Job, scheduler::Scheduler};
+use crate::{
+    CacheOptions, Error, Request, RequestHandle, ServiceStatus, Sink,
+    cache::{self, PrefixCache},
+    job::Job,
+    scheduler::Scheduler,
+};
 
 /// Sizes and limits of a [`Service`].
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub struct ServiceOptions {
     pub step_time_target: Duration,
     /// Requests that may wait. Default 256.
     pub queue_length_max: usize,
+    /// The prefix cache, or none to compute every prompt from its start. Default: in memory only.
+    pub cache: Option<CacheOptions>,
 }
 
 impl Default for ServiceOptions {
@@ -41,6 +48,7 @@ impl Default for ServiceOptions {
             step_row_count_max: 512,
             step_time_target: Duration::from_millis(250),
             queue_length_max: 256,
+            cache: Some(CacheOptions::default()),
         }
     }
 }
@@ -115,7 +123,11 @@ impl Service {
             status: Mutex::default(),
         });
         let queue_length_max = options.queue_length_max;
-        let scheduler = Scheduler::new(model, pool, &options, Arc::clone(&shared));
+        let cache = options.cache.clone().map(|options| {
+            let identity = cache::identity(&model, &pool);
+            PrefixCache::new(options, identity, &pool)
+        });
+        let scheduler = Scheduler::new(model, pool, cache, &options, Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || scheduler.run())

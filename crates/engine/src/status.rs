@@ -42,6 +42,8 @@ pub struct ServiceStatus {
     pub profile: StepProfile,
     /// Memory of the state.
     pub memory: MemoryStatus,
+    /// Why the prefix cache does not use its folder, if it should: the service goes on without.
+    pub cache_fault: Option<String>,
     /// Mean duration of requests, from admission to end.
     pub request_duration: Duration,
 }
@@ -72,9 +74,9 @@ impl StepProfile {
 /// Memory of the state, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryStatus {
-    /// Pages of running sequences.
-    pub running_page_bytes: u64,
-    /// Pages that only the prefix cache holds.
+    /// Pages of running sequences and of the prefix cache.
+    pub used_page_bytes: u64,
+    /// Those in the prefix cache, some of which running sequences share.
     pub cached_page_bytes: u64,
     /// Unused pages.
     pub free_page_bytes: u64,
@@ -82,7 +84,7 @@ pub struct MemoryStatus {
     pub running_tail_bytes: u64,
     /// Tails in the prefix cache.
     pub cached_tail_bytes: u64,
-    /// Files of the prefix cache.
+    /// Files in the prefix cache's folder.
     pub disk_bytes: u64,
 }
 

@@ -15,6 +15,7 @@ pub struct Model {
     pub(crate) chip: Arc<dyn Chip>,
     pub(crate) config: DeepseekV4Config,
     pub(crate) options: ModelOptions,
+    fingerprint: u128,
     pub(crate) weights: Weights,
     /// `F32 [R / 2]`: frequencies of layers without and with compression.
     pub(crate) plain_frequencies: Tensor,
@@ -48,6 +49,7 @@ impl Model {
             chip,
             config,
             options,
+            fingerprint: checkpoint.fingerprint(),
             weights,
             plain_frequencies,
             compressed_frequencies,
@@ -65,6 +67,11 @@ impl Model {
     /// The model's configuration.
     pub fn config(&self) -> &DeepseekV4Config {
         &self.config
+    }
+
+    /// Tells the checkpoint from others; see [`Checkpoint::fingerprint`].
+    pub fn fingerprint(&self) -> u128 {
+        self.fingerprint
     }
 
     /// The chip that computes.

@@ -24,6 +24,13 @@ pub struct Page {
     number: u32,
 }
 
+impl Page {
+    /// Whether somebody else uses the page too.
+    pub fn is_shared(&self) -> bool {
+        lock(&self.ledger).is_shared(self.number)
+    }
+}
+
 impl Drop for Page {
     fn drop(&mut self) {
         lock(&self.ledger).release_pages(&[self.number]);

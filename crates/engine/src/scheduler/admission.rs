@@ -10,6 +10,7 @@ use cachalot_model::{Error as ModelError, PAGE_TOKEN_COUNT, Sequence};
 
 use crate::{
     Error, MissReason,
+    cache::{Found, PrefixCache},
     job::{Ending, Job},
 };
 
@@ -24,14 +25,15 @@ struct Start {
 impl Scheduler {
     /// Starts waiting jobs in their order as long as memory lasts.
     pub(super) fn admit(&mut self) {
-        while let Some(index) = self.queue.next() {
+        while let Some(index) = self.queue.next().filter(|_| !self.is_blocked) {
             match self.start(index) {
                 Ok(Some(start)) => {
+                    // Interrupted jobs were added behind it.
                     let mut job = self.queue.jobs.remove(index);
                     self.note_admission(&mut job, start);
                     self.running.push(job);
                 }
-                Ok(None) => return,
+                Ok(None) => self.is_blocked = true,
                 Err(error) => {
                     let job = self.queue.jobs.remove(index);
                     self.end(job, Ending::Failed(error));
@@ -44,25 +46,45 @@ impl Scheduler {
     fn start(&mut self, index: usize) -> Result<Option<Start>, Error> {
         let job = &self.queue.jobs[index];
         let priority = job.priority;
-        let reserved = (job.tokens.len() + PAGE_TOKEN_COUNT)
-            .min(job.length_max())
-            .max(job.tokens.len());
+        let length = job.tokens.len();
+        let reserved = (length + PAGE_TOKEN_COUNT).min(job.length_max()).max(length);
         loop {
-            if self.running.len() >= self.sequence_count_max {
-                if !self.interrupt_below(priority) {
-                    return Ok(None);
-                }
-                continue;
+            if self.running.len() < self.sequence_count_max
+                && let Some(start) = self.start_with(index, reserved)?
+            {
+                return Ok(Some(start));
             }
-            let mut sequence = self.pool.new_sequence()?;
+            if !self.interrupt_below(priority) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A sequence for the job with pages for `reserved` tokens, at the cost of the prefix cache.
+    fn start_with(&mut self, index: usize, reserved: usize) -> Result<Option<Start>, Error> {
+        let started = Instant::now();
+        let found = match &mut self.cache {
+            Some(cache) => cache.start(&self.pool, &self.queue.jobs[index].tokens)?,
+            None => Found {
+                sequence: None,
+                missed: Some(MissReason::Disabled),
+            },
+        };
+        self.spend(|profile| &mut profile.cache, started.elapsed());
+        let mut sequence = match found.sequence {
+            Some(sequence) => sequence,
+            None => self.pool.new_sequence()?,
+        };
+        loop {
             match self.pool.reserve(&mut sequence, reserved) {
                 Ok(()) => {
-                    let missed = Some(MissReason::Disabled);
+                    let missed = found.missed;
                     return Ok(Some(Start { sequence, missed }));
                 }
-                Err(ModelError::Pages { .. }) => {
-                    drop(sequence);
-                    if !self.interrupt_below(priority) {
+                Err(ModelError::Pages { wanted, free }) => {
+                    let cache = self.cache.as_mut();
+                    let is_enough = |cache: &&mut PrefixCache| free + cache.releasable_page_count() >= wanted;
+                    if !cache.filter(is_enough).is_some_and(PrefixCache::release_one) {
                         return Ok(None);
                     }
                 }
@@ -100,6 +122,9 @@ impl Scheduler {
             match self.pool.reserve(sequence, sequence.len() + row_count) {
                 Ok(()) => return Ok(true),
                 Err(ModelError::Pages { .. }) => {
+                    if self.cache.as_mut().is_some_and(PrefixCache::release_one) {
+                        continue;
+                    }
                     let lowest = self.lowest().expect("the job itself runs");
                     self.interrupt(lowest);
                 }
@@ -129,7 +154,9 @@ impl Scheduler {
 
     fn interrupt(&mut self, index: usize) {
         let mut job = self.running.remove(index);
+        self.remember(&job, 0, true);
         job.interrupt();
+        self.is_blocked = false;
         self.shared.status().interrupted_count += 1;
         self.queue.push(job);
     }

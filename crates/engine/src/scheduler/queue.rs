@@ -1,4 +1,4 @@
-use std::{collections::HashMap, time::Instant};
+use std::collections::HashMap;
 
 use crate::job::Job;
 
@@ -49,10 +49,5 @@ impl Queue {
         let jobs = &self.jobs;
         self.rows_served
             .retain(|group, _| jobs.iter().chain(running).any(|job| job.group == *group));
-    }
-
-    /// When the first deadline of a waiting job passes.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.jobs.iter().filter_map(|job| job.deadline).min()
     }
 }

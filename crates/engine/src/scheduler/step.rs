@@ -13,7 +13,7 @@ use crate::{
     job::{Ending, Job},
 };
 
-use super::{Scheduler, rows};
+use super::{ROLLBACK, Scheduler, rows};
 
 /// Steps that may fail with a job in them before it is given up.
 const FAILED_STEP_COUNT_MAX: u32 = 2;
@@ -32,6 +32,7 @@ impl Scheduler {
         match outcome {
             Ok(logits) => {
                 self.note_step(&plan, computed - planned);
+                self.remember_stops(&plan);
                 self.draw(&plan, logits);
             }
             Err(reason) => self.contain(&plan, &reason),
@@ -90,9 +91,43 @@ impl Scheduler {
         let wanted: Vec<usize> = prefilling.iter().map(|job| job.remaining()).collect();
         let shares = rows::share(self.pace.prefill_row_count(decoding.len()), &wanted);
         let decoding = decoding.into_iter().map(|job| (job.id, 1));
-        decoding
-            .chain(prefilling.iter().map(|job| job.id).zip(shares))
-            .collect()
+        let prefilling = prefilling.iter().zip(shares);
+        let prefilling = prefilling.map(|(job, rows)| (job.id, self.rows_to_stop(job, rows)));
+        decoding.chain(prefilling).collect()
+    }
+
+    /// `rows`, but no further than to where the prefix cache shall remember the state.
+    fn rows_to_stop(&self, job: &Job, rows: usize) -> usize {
+        let stop = self
+            .cache
+            .as_ref()
+            .and_then(|cache| job.next_stop(cache.snapshot_interval()));
+        match stop {
+            Some(stop) => rows.min(stop - (job.tokens.len() - job.remaining())),
+            None => rows,
+        }
+    }
+
+    /// Remembers the states of jobs that reached such a position.
+    fn remember_stops(&mut self, plan: &[(usize, usize)]) {
+        for (index, rows) in plan {
+            let job = &self.running[*index];
+            let Some(cache) = &self.cache else {
+                return;
+            };
+            let length = job.tokens.len() - job.remaining();
+            let is_stop = job.borders.contains(&length) || length.is_multiple_of(cache.snapshot_interval());
+            let rollback = match length {
+                length if length == job.prompt_length => ROLLBACK,
+                length if length < job.prompt_length && is_stop && *rows > 0 => 0,
+                _ => continue,
+            };
+            let job = self.running.swap_remove(*index);
+            self.remember(&job, rollback, false);
+            self.running.push(job);
+            let last = self.running.len() - 1;
+            self.running.swap(*index, last);
+        }
     }
 
     /// Runs the model; a fault of the chip or a panic becomes a reason.
