@@ -99,11 +99,11 @@ impl Label {
         };
         let weight = weight.map(|matrix| {
             let format = match matrix.format() {
-                MatrixFormat::F32 => "F32",
-                MatrixFormat::Bf16 => "BF16",
-                MatrixFormat::Fp8Block { .. } => "FP8",
-                MatrixFormat::Fp4Group { .. } => "FP4",
-                _ => "?",
+                MatrixFormat::F32 => "F32".to_owned(),
+                MatrixFormat::Bf16 => "BF16".to_owned(),
+                MatrixFormat::Fp8Block { .. } => "FP8".to_owned(),
+                MatrixFormat::Fp4Group { .. } => "FP4".to_owned(),
+                other => other.to_string(),
             };
             format!("{format} {} x {}", matrix.rows(), matrix.columns())
         });

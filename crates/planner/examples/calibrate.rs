@@ -4,7 +4,7 @@ use cachalot_planner::{calibration, catalogue::Catalogue, validation};
 
 fn main() -> Result<(), cachalot_planner::Error> {
     let families = calibration::fit()?;
-    print!("{}", calibration::to_toml(&families));
+    print!("{}", calibration::to_toml(&families, calibration::COMMAND));
     let mut catalogue = Catalogue::built_in();
     catalogue.families = families;
     let comparisons = validation::compare(&catalogue)?;

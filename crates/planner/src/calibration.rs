@@ -14,6 +14,9 @@ use crate::{
     published::{self, Prepared},
 };
 
+/// What fits the families of the catalogue.
+pub const COMMAND: &str = "cargo run -p cachalot-planner --example calibrate";
+
 /// What programs usually reach; only settles what results leave open.
 const USUAL: Efficiency = Efficiency {
     memory: 0.7,
@@ -23,6 +26,35 @@ const USUAL: Efficiency = Efficiency {
 };
 /// How much less a distance from the usual counts than the same distance from a result.
 const USUAL_WEIGHT: f64 = 1.0 / 16.0;
+
+/// Values that a fit tries.
+pub(crate) struct Grid {
+    pub memory: &'static [f64],
+    pub compute: &'static [f64],
+    pub launch_us: &'static [f64],
+}
+
+/// The values of a grid with the least loss; links do not enter.
+pub(crate) fn least(grid: &Grid, loss: impl Fn(Efficiency) -> f64) -> Efficiency {
+    let mut best = (f64::INFINITY, USUAL);
+    for memory in grid.memory {
+        for compute in grid.compute {
+            for launch_us in grid.launch_us {
+                let efficiency = Efficiency {
+                    memory: *memory,
+                    compute: *compute,
+                    link: 1.0,
+                    launch_us: *launch_us,
+                };
+                let loss = loss(efficiency);
+                if loss < best.0 {
+                    best = (loss, efficiency);
+                }
+            }
+        }
+    }
+    best.1
+}
 
 const MEMORY: [f64; 12] = [0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
 const COMPUTE: [f64; 16] = [
@@ -108,10 +140,9 @@ fn distance_from_usual(efficiency: Efficiency) -> f64 {
     USUAL_WEIGHT * squares.sum::<f64>()
 }
 
-/// The fitted families as the text of the catalogue's file.
-pub fn to_toml(families: &[Family]) -> String {
-    let mut text =
-        "# Written by the calibration; `cargo run -p cachalot-planner --example calibrate` makes it anew.\n".to_owned();
+/// The fitted families as the text of the catalogue's file that `command` writes.
+pub fn to_toml(families: &[Family], command: &str) -> String {
+    let mut text = format!("# Written by the calibration; `{command}` makes it anew.\n");
     for family in families {
         let Efficiency {
             memory,

@@ -7,6 +7,7 @@
 //! | [`precision`], [`memory`] | bytes of weights in the formats of a chip, and what a device needs |
 //! | [`step`], [`time`] | what a pass moves and computes for each class of operators, and how long that takes |
 //! | [`plan`], [`fleet`] | the best way to spread a model over chips, and many chips |
+//! | [`engine`] | this program on a machine whose ceilings were measured |
 //! | [`published`], [`calibration`], [`validation`] | published results, the efficiencies fitted to some, the others predicted |
 //! | [`report`], [`svg`], [`units`] | the page on Ascend, plots, numbers with units |
 //!
@@ -29,6 +30,7 @@
 
 pub mod calibration;
 pub mod catalogue;
+pub mod engine;
 mod error;
 pub mod fleet;
 pub mod memory;

@@ -13,7 +13,7 @@ use cachalot_planner::{
 fn efficiencies_are_those_that_the_rule_finds() {
     let families = calibration::fit().unwrap();
     assert_eq!(
-        calibration::to_toml(&families),
+        calibration::to_toml(&families, calibration::COMMAND),
         EFFICIENCIES,
         "run `cargo run -p cachalot-planner --example calibrate > crates/planner/catalogue/efficiencies.toml`"
     );

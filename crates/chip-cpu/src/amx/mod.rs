@@ -75,6 +75,13 @@ fn has_bf16_tiles() -> bool {
     __cpuid_count(FEATURES, 0).edx & (BF16 | TILE) == BF16 | TILE
 }
 
+/// Whether tiles of 8-bit integers can be multiplied as well; asked where there is [`Amx`] already.
+pub(crate) fn has_int8_tiles() -> bool {
+    const FEATURES: u32 = 7;
+    const INT8: u32 = 1 << 25;
+    __cpuid_count(FEATURES, 0).edx & INT8 != 0
+}
+
 /// Asks the system for the tiles' state, which it saves only for processes that asked; holds for all threads.
 #[cfg(target_os = "linux")]
 fn permit() -> bool {

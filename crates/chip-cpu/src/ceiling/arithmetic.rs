@@ -1,6 +1,7 @@
 use std::{hint::black_box, time::Duration};
 
 use super::{Rate, rate};
+use crate::Kernels;
 
 /// Operands of multiply-adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,16 @@ pub enum Arithmetic {
     Int8,
     /// bf16 operands, `f32` sums. Not every processor has it.
     Bf16,
+}
+
+impl Kernels {
+    /// The arithmetic that products of many rows run on, which is their ceiling.
+    pub const fn arithmetic(self) -> Arithmetic {
+        match self {
+            Kernels::Portable | Kernels::Avx2 | Kernels::Avx512 => Arithmetic::F32,
+            Kernels::Amx => Arithmetic::Bf16,
+        }
+    }
 }
 
 impl Arithmetic {
@@ -32,11 +43,11 @@ const ROUND_COUNT: usize = 1 << 18;
 /// Sums that are updated in turns, enough to hide the latency of a multiply-add on two ports.
 const SUM_COUNT: usize = 12;
 
-/// A loop over [`SUM_COUNT`] sums.
+/// A loop whose rounds do nothing but multiply-adds.
 struct Loop {
     instructions: &'static str,
-    /// Multiply-adds of one instruction, or of as many as replace it.
-    lane_count: usize,
+    /// Multiply-adds of a round.
+    round_multiply_add_count: usize,
     /// # Safety
     /// The processor must have the instructions, which whoever makes a value has checked.
     run: unsafe fn(usize) -> u64,
@@ -47,7 +58,7 @@ struct Loop {
 pub fn arithmetic(kind: Arithmetic, thread_count: usize, time: Duration) -> Option<Rate> {
     let thread_count = thread_count.max(1);
     let chosen = best(kind)?;
-    let amount = 2.0 * (thread_count * ROUND_COUNT * SUM_COUNT * chosen.lane_count) as f64;
+    let amount = 2.0 * (thread_count * ROUND_COUNT * chosen.round_multiply_add_count) as f64;
     Some(rate(chosen.instructions, thread_count, time, amount, |_| {
         // SAFETY: `best` offers only loops that this processor can run.
         unsafe { (chosen.run)(ROUND_COUNT) }
@@ -66,7 +77,7 @@ fn best(kind: Arithmetic) -> Option<Loop> {
     };
     Some(Loop {
         instructions: "portable",
-        lane_count,
+        round_multiply_add_count: SUM_COUNT * lane_count,
         run,
     })
 }
@@ -103,24 +114,31 @@ mod x86 {
     use std::{arch::x86_64::*, hint::black_box};
 
     use super::{Arithmetic, Loop, SUM_COUNT};
+    use crate::amx::{self, Amx, tile};
 
     pub fn best(kind: Arithmetic) -> Option<Loop> {
-        let loop_of = |instructions, lane_count, run: unsafe fn(usize) -> u64| {
+        let of_rounds = |instructions, round_multiply_add_count, run: unsafe fn(usize) -> u64| {
             Some(Loop {
                 instructions,
-                lane_count,
+                round_multiply_add_count,
                 run,
             })
         };
+        // One instruction, or as many as replace it, for each sum.
+        let loop_of = |instructions, lane_count, run| of_rounds(instructions, SUM_COUNT * lane_count, run);
         // The condition in front of a loop is what `Loop::run` asks for.
         match kind {
             Arithmetic::F32 if is_x86_feature_detected!("avx512f") => loop_of("AVX-512 multiply-add", 16, f32_avx512),
             Arithmetic::F32 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
                 loop_of("AVX2 multiply-add", 8, f32_avx2)
             }
+            Arithmetic::Int8 if Amx::detect().is_some() && amx::has_int8_tiles() => {
+                of_rounds("AMX tiles", 4 * 16 * 16 * 64, int8_tiles)
+            }
             Arithmetic::Int8 if is_x86_feature_detected!("avx512vnni") => loop_of("AVX-512 VNNI", 64, int8_avx512),
             Arithmetic::Int8 if is_x86_feature_detected!("avxvnni") => loop_of("AVX VNNI", 32, int8_avx_vnni),
             Arithmetic::Int8 if is_x86_feature_detected!("avx2") => loop_of("AVX2 maddubs and madd", 32, int8_avx2),
+            Arithmetic::Bf16 if Amx::detect().is_some() => of_rounds("AMX tiles", 4 * 16 * 16 * 32, bf16_tiles),
             Arithmetic::Bf16 if is_x86_feature_detected!("avx512bf16") => loop_of("AVX-512 BF16", 32, bf16_avx512),
             _ => None,
         }
@@ -216,5 +234,41 @@ mod x86 {
             }
         }
         sums.iter().map(|sum| _mm512_reduce_add_ps(*sum) as u64).sum()
+    }
+
+    /// Four tiles of sums from two of each operand, all zeros: the time does not depend on the values.
+    fn bf16_tiles(round_count: usize) -> u64 {
+        let amx = Amx::detect().expect("the loop is offered only where there is AMX");
+        let _tiles = tile::Tiles::new(amx, &tile::TileShapes::full());
+        for _ in 0..round_count {
+            // SAFETY: all eight tiles are configured, with full shapes.
+            unsafe {
+                tile::multiply_add::<0, 4, 6>();
+                tile::multiply_add::<1, 4, 7>();
+                tile::multiply_add::<2, 5, 6>();
+                tile::multiply_add::<3, 5, 7>();
+            }
+        }
+        round_count as u64
+    }
+
+    /// # Safety
+    /// The processor must have AMX with int8 operands.
+    unsafe fn int8_tiles(round_count: usize) -> u64 {
+        let amx = Amx::detect().expect("the loop is offered only where there is AMX");
+        let _tiles = tile::Tiles::new(amx, &tile::TileShapes::full());
+        for _ in 0..round_count {
+            // SAFETY: all eight tiles are configured, with full shapes; the caller vouches for the instructions.
+            unsafe {
+                std::arch::asm!(
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tdpbssd tmm1, tmm4, tmm7",
+                    "tdpbssd tmm2, tmm5, tmm6",
+                    "tdpbssd tmm3, tmm5, tmm7",
+                    options(nostack, preserves_flags, nomem)
+                );
+            }
+        }
+        round_count as u64
     }
 }

@@ -1,7 +1,8 @@
 //! `cachalot bench`: how fast a model runs here, beside what the machine can do at most.
 
-mod ceilings;
+pub mod ceilings;
 mod compare;
+mod context;
 mod measure;
 mod profile;
 mod results;
@@ -12,6 +13,7 @@ use std::{path::PathBuf, sync::Arc};
 use cachalot_chip::{Chip as _, profile::ProfiledChip};
 use cachalot_chip_cpu::CpuChip;
 use cachalot_model::Model;
+use cachalot_planner::svg;
 use clap::Args;
 
 use crate::{
@@ -31,13 +33,17 @@ pub struct BenchArguments {
     #[command(flatten)]
     model: ModelChoice,
 
-    /// Prompt lengths to measure, or `none`
-    #[arg(long, value_name = "TOKENS", default_value = "128,512,2k,8k", value_parser = token_counts)]
-    prefill: TokenCounts,
+    /// Prompt lengths to measure, or `none` [default: 128,512,2k,8k]
+    #[arg(long, value_name = "TOKENS", value_parser = token_counts)]
+    prefill: Option<TokenCounts>,
 
-    /// Contexts at which decoding is measured, or `none`
-    #[arg(long, value_name = "TOKENS", default_value = "0,2k,16k,128k", value_parser = token_counts)]
-    decode: TokenCounts,
+    /// Contexts at which decoding is measured, or `none` [default: 0,2k,16k,128k]
+    #[arg(long, value_name = "TOKENS", value_parser = token_counts)]
+    decode: Option<TokenCounts>,
+
+    /// Decode at 1k, 2k, 4k ... up to the model's context and draw the cost of a token; replaces the default lists
+    #[arg(long, value_name = "OUT.svg")]
+    context_plot: Option<PathBuf>,
 
     /// Sequences that are decoded together
     #[arg(long, value_name = "COUNTS", default_value = "1", value_delimiter = ',',
@@ -114,7 +120,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     drop(bar);
 
     let cooperation = Cooperation::begin();
-    let ceilings = ceilings::measure(options.threads, &cooperation)?;
+    let ceilings = ceilings::measure(options, &cooperation)?;
     let mut results = Results {
         format: results::FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -130,8 +136,10 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         points: Vec::new(),
         skipped: Vec::new(),
     };
+    let planned = cachalot_planner::model::from_config(location.name(), checkpoint.config());
     let bench = Bench {
         model: &model,
+        planned: &planned,
         chip: &chip,
         seed: arguments.seed,
         chunk: results.chunk,
@@ -141,7 +149,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         context: arguments.compute.context.unwrap_or(limit),
         cooperation: &cooperation,
     };
-    let outcome = bench.measure_all(&wanted(arguments), &mut results);
+    let outcome = bench.measure_all(&wanted(arguments, bench.context), &mut results);
     show(arguments, &results, old.as_ref())?;
     outcome.map_err(|error| match error {
         Error::Interrupted { .. } => Error::Interrupted {
@@ -151,25 +159,40 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     })
 }
 
-fn wanted(arguments: &BenchArguments) -> Vec<Wanted> {
-    let prefill = arguments.prefill.0.iter().map(|tokens| Wanted {
+fn wanted(arguments: &BenchArguments, limit: usize) -> Vec<Wanted> {
+    let list = |given: &Option<TokenCounts>, default: &[usize]| match (given, &arguments.context_plot) {
+        (Some(given), _) => given.0.clone(),
+        (None, Some(_)) => Vec::new(),
+        (None, None) => default.to_vec(),
+    };
+    let prefill = list(&arguments.prefill, &[128, 512, 2048, 8192]);
+    let mut decode = list(&arguments.decode, &[0, 2048, 16_384, 131_072]);
+    if arguments.context_plot.is_some() {
+        decode.extend(context::contexts(limit));
+        decode.sort_unstable();
+        decode.dedup();
+    }
+    let prefill = prefill.into_iter().filter(|tokens| *tokens > 0).map(|tokens| Wanted {
         phase: Phase::Prefill,
-        tokens: *tokens,
+        tokens,
         batch: 1,
     });
     let decode = arguments.batch.iter().flat_map(|batch| {
-        arguments.decode.0.iter().map(|tokens| Wanted {
+        decode.iter().map(|tokens| Wanted {
             phase: Phase::Decode,
             tokens: *tokens,
             batch: usize::from(*batch),
         })
     });
-    prefill.filter(|wanted| wanted.tokens > 0).chain(decode).collect()
+    prefill.chain(decode).collect()
 }
 
 fn show(arguments: &BenchArguments, results: &Results, old: Option<&Results>) -> Result<(), Error> {
     if let Some(Some(path)) = &arguments.profile {
         write(path, &profile::chart(results))?;
+    }
+    if let Some(path) = &arguments.context_plot {
+        write(path, &svg::render(&context::plot(results)))?;
     }
     let json = serde_json::to_string_pretty(results).expect("plain values");
     match &arguments.json {

@@ -8,6 +8,7 @@ use std::{fs, path::PathBuf};
 
 use cachalot_planner::{
     catalogue::{self, Catalogue, Chip, Figure},
+    engine,
     fleet::{self, Fleet, NoFleet},
     model::{self, Model},
     plan::{self, Goal, Machine, Plan, Point},
@@ -155,9 +156,8 @@ pub fn run(arguments: &PlanArguments) -> Result<(), Error> {
     let mut chip = match &arguments.chip {
         Some(name) => catalogue.chip(name)?.clone(),
         None => {
-            let (chip, family) = machine::detect(&model, !arguments.no_probe);
-            catalogue.families.push(family);
-            chip
+            catalogue.families.push(engine::family());
+            machine::detect(!arguments.no_probe)
         }
     };
     override_figures(&mut chip, arguments);

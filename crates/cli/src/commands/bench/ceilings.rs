@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use cachalot_chip_cpu::ceiling::{Arithmetic, Rate, Stream, arithmetic};
+use cachalot_chip_cpu::{
+    CpuOptions,
+    ceiling::{Arithmetic, Rate, Stream, arithmetic},
+};
+use cachalot_planner::engine;
 
 use super::results::{Ceiling, Ceilings};
 use crate::{error::Error, interrupt::Cooperation, machine, progress::LateBar};
@@ -12,8 +16,9 @@ const STREAM_BYTES: usize = 1 << 30;
 const READ_TIME: Duration = Duration::from_millis(600);
 const ARITHMETIC_TIME: Duration = Duration::from_millis(250);
 
-pub fn measure(threads: usize, cooperation: &Cooperation) -> Result<Ceilings, Error> {
-    let counts = thread_counts(threads);
+/// All ceilings; `kernels` say which arithmetic is in use.
+pub fn measure(options: CpuOptions, cooperation: &Cooperation) -> Result<Ceilings, Error> {
+    let counts = thread_counts(options.threads);
     let bar = LateBar::counting("measuring the machine", "ceilings");
     let total = (counts.len() + Arithmetic::ALL.len()) as u64;
     let mut done = 0;
@@ -35,12 +40,26 @@ pub fn measure(threads: usize, cooperation: &Cooperation) -> Result<Ceilings, Er
     drop(stream);
     let mut found = Vec::new();
     for kind in Arithmetic::ALL {
-        found.extend(arithmetic(kind, threads, ARITHMETIC_TIME).map(|rate| ceiling(kind.name(), &rate)));
+        found.extend(arithmetic(kind, options.threads, ARITHMETIC_TIME).map(|rate| ceiling(kind.name(), &rate)));
         step()?;
     }
+    let used = options.kernels.arithmetic().name();
+    let best = |ceiling: Option<&Ceiling>| ceiling.map_or(f64::NAN, |ceiling| ceiling.best);
     Ok(Ceilings {
+        used: used.to_owned(),
+        read_bytes_per_second: best(read.last()),
+        operations_per_second: best(found.iter().find(|ceiling| ceiling.name == used)),
         read,
         arithmetic: found,
+    })
+}
+
+/// The two ceilings that predictions need, in about a second.
+pub fn probe(options: CpuOptions) -> Option<engine::Ceilings> {
+    let stream = Stream::new(stream_bytes()).ok()?;
+    Some(engine::Ceilings {
+        read_bytes_per_second: stream.read(options.threads, READ_TIME).best,
+        operations_per_second: arithmetic(options.kernels.arithmetic(), options.threads, ARITHMETIC_TIME)?.best,
     })
 }
 

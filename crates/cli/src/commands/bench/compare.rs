@@ -46,10 +46,7 @@ pub fn report(old: &Results, new: &Results) -> String {
             text.push_str(&format!("{what}: {then}, now {now}\n"));
         }
     }
-    let (then, now) = (
-        old.ceilings.read_bytes_per_second(),
-        new.ceilings.read_bytes_per_second(),
-    );
+    let (then, now) = (old.ceilings.read_bytes_per_second, new.ceilings.read_bytes_per_second);
     text.push_str(&format!(
         "streaming reads: {} then, {} now, ratio {:.2}\nfaster, slower: no repetition of one run is in the range of the \
          other's\n",
@@ -83,7 +80,8 @@ mod tests {
             "tokens_per_second": rates[rates.len() / 2],
             "cost_per_token": { "weight_bytes": 1.0, "state_bytes": 0.0, "row_bytes": 0.0, "multiply_adds": 1.0 },
             "bytes_per_second": 1.0, "operations_per_second": 1.0, "bandwidth_fraction": 0.1,
-            "arithmetic_fraction": 0.1, "floor_seconds_per_token": 0.1, "operators": [],
+            "arithmetic_fraction": 0.1, "floor_seconds_per_token": 0.1,
+            "predicted_tokens_per_second": 1.0, "operators": [],
         }))
         .expect("a point")
     }

@@ -7,6 +7,7 @@ use cachalot_chip::{
     profile::{Label, ProfiledChip, Record},
 };
 use cachalot_model::{Chunk, Model, Outputs, Sequence, StateOptions, StatePool};
+use cachalot_planner::{engine, step::Work};
 
 use super::results::{CostPerToken, OperatorShare, Phase, Point, Results, Skipped};
 use crate::{error::Error, interrupt::Cooperation, machine, numbers, progress::LateBar};
@@ -21,6 +22,8 @@ pub struct Wanted {
 
 pub struct Bench<'a> {
     pub model: &'a Model,
+    /// The same model as the planner sees it.
+    pub planned: &'a cachalot_planner::model::Model,
     pub chip: &'a ProfiledChip,
     pub seed: u64,
     /// Rows of a prefill step.
@@ -76,7 +79,8 @@ impl Bench<'_> {
                 Phase::Prefill => self.prefill(tokens, &progress)?,
                 Phase::Decode => self.decode(tokens, batch, &progress)?,
             };
-            let point = point(wanted, measured, results);
+            let predicted = self.predict(wanted, measured.steps, results);
+            let point = point(wanted, measured, predicted, results);
             results.points.push(point);
         }
         Ok(())
@@ -116,6 +120,27 @@ impl Bench<'_> {
                 numbers::bytes(available as u64)
             )
         })
+    }
+
+    /// Tokens a second that the planner expects.
+    fn predict(&self, wanted: &Wanted, steps: usize, results: &Results) -> f64 {
+        let tokens = wanted.tokens as f64;
+        let work = match wanted.phase {
+            Phase::Prefill => Work::Prefill {
+                tokens: tokens.min(self.chunk as f64),
+                prompt: tokens,
+            },
+            Phase::Decode => Work::Decode {
+                sequences: wanted.batch as f64,
+                context: tokens + steps as f64 / 2.0,
+            },
+        };
+        let ceilings = engine::Ceilings {
+            read_bytes_per_second: results.ceilings.read_bytes_per_second,
+            operations_per_second: results.ceilings.operations_per_second,
+        };
+        let step = engine::predict(self.planned, ceilings, engine::family().efficiency, work);
+        step.map_or(f64::NAN, |step| step.tokens_per_second())
     }
 
     fn steps_max(&self) -> usize {
@@ -258,7 +283,7 @@ impl Bench<'_> {
     }
 }
 
-fn point(wanted: &Wanted, measured: Measured, results: &Results) -> Point {
+fn point(wanted: &Wanted, measured: Measured, predicted: f64, results: &Results) -> Point {
     let mut rates = measured.rates.clone();
     rates.sort_by(f64::total_cmp);
     let tokens_per_second = match rates.len() {
@@ -293,9 +318,10 @@ fn point(wanted: &Wanted, measured: Measured, results: &Results) -> Point {
         cost_per_token,
         bytes_per_second,
         operations_per_second,
-        bandwidth_fraction: bytes_per_second / results.ceilings.read_bytes_per_second(),
-        arithmetic_fraction: operations_per_second / results.ceilings.operations_per_second(),
+        bandwidth_fraction: bytes_per_second / results.ceilings.read_bytes_per_second,
+        arithmetic_fraction: operations_per_second / results.ceilings.operations_per_second,
         floor_seconds_per_token: floor_seconds / tokens,
+        predicted_tokens_per_second: predicted,
         operators: shares(&measured.operators),
     }
 }

@@ -37,6 +37,12 @@ pub struct Ceilings {
     pub read: Vec<Ceiling>,
     /// Arithmetic of all threads, operations a second, two for a multiply-add.
     pub arithmetic: Vec<Ceiling>,
+    /// The arithmetic that the kernels use for many rows.
+    pub used: String,
+    /// The best of `read` with all threads.
+    pub read_bytes_per_second: f64,
+    /// The best of the arithmetic in use.
+    pub operations_per_second: f64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,10 +85,12 @@ pub struct Point {
     pub operations_per_second: f64,
     /// Of the streaming-read ceiling.
     pub bandwidth_fraction: f64,
-    /// Of the highest arithmetic ceiling.
+    /// Of the ceiling of the arithmetic in use.
     pub arithmetic_fraction: f64,
     /// Seconds of a token if every operator ran at the ceiling that it meets first.
     pub floor_seconds_per_token: f64,
+    /// What the planner expects from the ceilings.
+    pub predicted_tokens_per_second: f64,
     /// Time by operator in one more repetition, longest first.
     pub operators: Vec<OperatorShare>,
 }
@@ -132,22 +140,9 @@ pub struct Skipped {
 }
 
 impl Ceilings {
-    /// Bytes a second with as many threads as the model has.
-    pub fn read_bytes_per_second(&self) -> f64 {
-        self.read.last().map_or(f64::NAN, |ceiling| ceiling.best)
-    }
-
-    /// Operations a second of the fastest arithmetic.
-    pub fn operations_per_second(&self) -> f64 {
-        self.arithmetic
-            .iter()
-            .map(|ceiling| ceiling.best)
-            .fold(f64::NAN, f64::max)
-    }
-
     /// Seconds that bytes and multiply-adds take at least.
     pub fn floor_seconds(&self, bytes: f64, multiply_adds: f64) -> f64 {
-        (bytes / self.read_bytes_per_second()).max(2.0 * multiply_adds / self.operations_per_second())
+        (bytes / self.read_bytes_per_second).max(2.0 * multiply_adds / self.operations_per_second)
     }
 }
 

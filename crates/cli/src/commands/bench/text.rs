@@ -18,8 +18,8 @@ pub fn report(results: &Results) -> String {
         text.push('\n');
         text.push_str(&points(results));
         text.push_str(
-            "bytes: weights and state that a token needs at least. floor: the least time if every operator ran at its \
-             ceiling.\n",
+            "bytes: weights and state that a token needs at least. of peak: of the ceiling marked *. floor: the least \
+             time, if every operator ran at its ceiling. predicted: tok/s that `cachalot plan` expects.\n",
         );
         if results.points.iter().any(|point| point.generated_state) {
             text.push_str("The state of contexts above 0 was generated, not fed.\n");
@@ -35,7 +35,11 @@ pub fn report(results: &Results) -> String {
 fn ceilings(results: &Results) -> String {
     let row = |ceiling: &Ceiling, rate: &dyn Fn(f64) -> String| {
         vec![
-            ceiling.name.clone(),
+            if ceiling.name == results.ceilings.used {
+                format!("{} *", ceiling.name)
+            } else {
+                ceiling.name.clone()
+            },
             ceiling.threads.to_string(),
             rate(ceiling.best),
             rate(ceiling.median),
@@ -69,6 +73,7 @@ fn points(results: &Results) -> String {
                 short(point.operations_per_second / 1e9),
                 percent(point.arithmetic_fraction),
                 percent(point.floor_seconds_per_token * point.tokens_per_second),
+                short(point.predicted_tokens_per_second),
             ]
         })
         .collect();
@@ -84,6 +89,7 @@ fn points(results: &Results) -> String {
         "GOP/s",
         "of peak",
         "of floor",
+        "predicted",
     ];
     // A step of prefill is a chunk of many tokens: its time is that of a token.
     table(&heads, &rows)
