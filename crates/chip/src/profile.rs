@@ -13,7 +13,8 @@ use std::{
 use cachalot_numerics::{Dtype, MatrixFormat};
 
 use crate::{
-    Chip, Cost, Description, Error, Matrix, MatrixSource, Mode, Operation, OperationKind, Support, Tensor, TensorSource,
+    Chip, Cost, Description, Error, Expected, ExpertMatrices, ExpertSource, ExpertTraffic, Matrix, MatrixSource, Mode,
+    Operation, OperationKind, Support, Tensor, TensorSource,
 };
 
 /// Another chip, whose operators can be timed and counted one by one.
@@ -142,6 +143,18 @@ impl Chip for ProfiledChip {
 
     fn load_matrix(&self, source: MatrixSource) -> Result<Matrix, Error> {
         self.chip.load_matrix(source)
+    }
+
+    fn load_experts(&self, sources: Vec<ExpertSource>) -> Result<Vec<ExpertMatrices>, Error> {
+        self.chip.load_experts(sources)
+    }
+
+    fn expect_experts(&self, experts: &[ExpertMatrices], expected: Expected<'_>) {
+        self.chip.expect_experts(experts, expected);
+    }
+
+    fn expert_traffic(&self) -> Option<ExpertTraffic> {
+        self.chip.expert_traffic()
     }
 
     fn write(&self, tensor: &Tensor, bytes: &[u8]) -> Result<(), Error> {

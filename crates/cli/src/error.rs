@@ -80,6 +80,9 @@ pub enum Error {
     /// The logits given to `--against` do not belong to the texts.
     #[error("{file}: {reason}; make it with `cachalot score --logits` from the same lines and vocabulary")]
     Against { file: String, reason: String },
+    /// A plan that cannot be carried out; what was found has been shown.
+    #[error("nothing fits; the smallest change that would: {remedy}")]
+    NothingFits { remedy: String },
     /// The file given to `bench --compare`.
     #[error("{file}: {reason}; give a file that `cachalot bench --json FILE` wrote")]
     BenchFile { file: String, reason: String },

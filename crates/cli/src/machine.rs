@@ -12,6 +12,18 @@ pub fn available_bytes() -> Option<u64> {
     meminfo("MemAvailable:")
 }
 
+/// How often this process has waited for a page from a disk; 0 where the system does not tell.
+pub fn major_fault_count() -> u64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name of the program, in brackets, may hold anything; what follows is numbers.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields
+        .split_whitespace()
+        .nth(9)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
+}
+
 /// A line of Linux's table.
 fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;

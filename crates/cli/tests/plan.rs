@@ -9,8 +9,14 @@ fn plan(arguments: &[&str]) -> Output {
 }
 
 fn json(arguments: &[&str]) -> serde_json::Value {
+    json_with(arguments, 0)
+}
+
+/// JSON of a plan that ends with an exit code.
+fn json_with(arguments: &[&str], code: i32) -> serde_json::Value {
     let output = plan(&[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -36,7 +42,7 @@ fn a_plan_tells_what_fits() {
 
 #[test]
 fn what_does_not_fit_gets_changes_that_fit() {
-    let found = json(&["DeepSeek-V4-Pro", "--chip", "h20", "--count", "8"]);
+    let found = json_with(&["DeepSeek-V4-Pro", "--chip", "h20", "--count", "8"], 1);
     assert_eq!(found["fits"], false);
     assert!(found["decode_tokens_per_second"].is_null());
     let remedies: Vec<&str> = found["remedies"]
@@ -66,7 +72,7 @@ fn unknown_stays_unknown_and_typing_errors_get_the_nearest_names() {
             "deepseek-ai/DeepSeek-V4-Flash",
         ),
         (&["DeepSeek-V4-Flash", "--chip", "910b33"], "910b3"),
-        (&["DeepSeek-V4-Flash", "--chip", "h20", "--context", "2M"], "1048576"),
+        (&["DeepSeek-V4-Flash", "--chip", "h20", "--context", "2M"], "1,048,576"),
         (
             &["DeepSeek-V4-Flash", "--chip", "h20", "--context", "12parsecs"],
             "such as 4096, 128k or 1M",
@@ -89,6 +95,17 @@ fn unknown_stays_unknown_and_typing_errors_get_the_nearest_names() {
             "1 to 2",
         ),
         (&["DeepSeek-V4-Flash", "--chips", "/nowhere.toml"], "/nowhere.toml"),
+        (&["--chip", "h20", "--rent", "-1"], "above 0"),
+        (&["--chip", "h20", "--rent=-1"], "above 0"),
+        (&["--chip", "h20", "--rent", "NaN"], "above 0"),
+        (&["--chip", "h20", "--rent", "0"], "above 0"),
+        (&["--compare", "h20", "--user-tps", "0"], "above 0"),
+        (&["--memory", "64", "--no-probe"], "with its unit"),
+        (&["--slow-memory", "7", "--no-probe"], "with its unit"),
+        (&["--chip", "h20", "--drafts", "1"], "without an MTP layer"),
+        (&["DeepSeek-V4-Flash", "--chip", "h20", "--drafts", "17"], "0 to 16"),
+        (&["DeepSeek-V4-Pro", "--compare", "cpu"], "smallest change"),
+        (&["DeepSeek-V4-Pro", "--fleet", "h20", "--count", "1"], "--count "),
     ] {
         let output = plan(arguments);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -133,4 +150,44 @@ fn this_machine_is_measured_only_on_demand() {
     assert!(known["decode_tokens_per_second"].as_f64().unwrap() > 0.0);
     let unknown = json(&["--no-probe"]);
     assert!(unknown["decode_tokens_per_second"].is_null());
+}
+
+#[test]
+fn a_fleet_is_as_large_as_its_target_asks() {
+    let fleets = json(&["DeepSeek-V4-Flash", "--fleet", "h20", "--target-tps", "50k"])["fleets"].clone();
+    let fleets = fleets.as_array().unwrap();
+    assert_eq!(fleets.len(), 1);
+    let rate = fleets[0]["tokens_per_second"].as_f64().unwrap();
+    let replica =
+        fleets[0]["chips_per_replica"].as_f64().unwrap() * fleets[0]["tokens_per_second_per_chip"].as_f64().unwrap();
+    assert!(
+        rate >= 50_000.0 && rate - replica < 50_000.0,
+        "{rate} of replicas of {replica}"
+    );
+}
+
+#[test]
+fn memory_is_planned_without_a_measurement() {
+    let output = plan(&[
+        "DeepSeek-V4-Flash",
+        "--memory",
+        "64GB",
+        "--slow-memory",
+        "7GB",
+        "--no-probe",
+    ]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success());
+    assert!(
+        text.contains("come from slower memory") && text.contains("leave out --no-probe"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_help_names_every_chip() {
+    let help = String::from_utf8_lossy(&plan(&["--help"]).stdout).into_owned();
+    for chip in ["910b3", "950dt", "h200", "gb300"] {
+        assert!(help.contains(chip), "{chip}");
+    }
 }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// No chip of that name in the catalogue.
-    #[error("no chip is called '{name}'; the nearest are {nearest}; add your own with --chips FILE")]
+    #[error(
+        "no chip is called '{name}'; the nearest are {nearest}; `cachalot plan --help` lists all; add your own with --chips FILE"
+    )]
     ChipUnknown {
         /// What was asked for.
         name: String,

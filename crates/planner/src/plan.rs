@@ -3,17 +3,21 @@
 use crate::{
     Error,
     catalogue::{Catalogue, Chip},
+    engine,
     memory::{Memory, RESERVED_HOST_PART, Request},
     model::Model,
     precision::Precision,
     step::{Layout, Speculation, Step, Work},
     time::{Rates, StepTime, Unknown},
+    units,
 };
 
 /// Tokens of a pass of prefill for each copy of the attention weights.
 const PREFILL_TOKENS: f64 = 8192.0;
 /// Sequences at most that one copy of the attention weights decodes together.
 const SEQUENCES_PER_COPY_MAX: f64 = 512.0;
+/// Tokens at most that are drafted for a step.
+const DRAFTS_MAX: u64 = 16;
 /// Sequences that the search for the largest number ends at.
 const SEQUENCES_MAX: f64 = 16_777_216.0;
 
@@ -56,26 +60,35 @@ impl Goal {
     pub fn check(&self, model: &Model) -> Result<(), Error> {
         let request = |what, value: String, expected: String| Err(Error::Request { what, value, expected });
         if !(1..=model.context_max).contains(&self.context) {
-            let expected = format!("1 to {} tokens for {}", model.context_max, model.name);
-            return request("the context", self.context.to_string(), expected);
+            let expected = format!("1 to {} tokens for {}", units::grouped(model.context_max), model.name);
+            return request("the context", units::grouped(self.context), expected);
         }
         if !(1..=SEQUENCES_MAX as u64).contains(&self.users) {
             return request(
                 "the number of users",
                 self.users.to_string(),
-                format!("1 to {SEQUENCES_MAX}"),
+                format!("1 to {}", units::grouped(SEQUENCES_MAX as u64)),
             );
         }
         let Speculation {
             drafts,
             tokens_per_step,
         } = self.speculation;
-        if drafts > 16 || !(1.0..=(drafts + 1) as f64).contains(&tokens_per_step) {
-            let expected = format!("1 to {}, one more than the drafts (at most 16)", drafts.min(16) + 1);
+        if drafts > DRAFTS_MAX {
+            return request("the number of drafts", drafts.to_string(), format!("0 to {DRAFTS_MAX}"));
+        }
+        if drafts > 0 && model.drafter.is_none() {
+            let expected = format!(
+                "0: {} comes without an MTP layer or DSpark stages to draft with",
+                model.name
+            );
+            return request("the number of drafts", drafts.to_string(), expected);
+        }
+        if !(1.0..=(drafts + 1) as f64).contains(&tokens_per_step) {
             return request(
                 "the number of tokens for each step",
                 tokens_per_step.to_string(),
-                expected,
+                format!("1 to {}: the sampled token and at most every draft", drafts + 1),
             );
         }
         match self.hit_rate {
@@ -262,7 +275,11 @@ pub fn evaluate(model: &Model, machine: Machine, goal: &Goal, precision: Precisi
     let context = goal.context as f64;
     let decode = rates.time(&step(Work::Decode { sequences, context }));
     let prefill = rates.time(&step(Work::Prefill {
-        tokens: PREFILL_TOKENS,
+        tokens: if chip.family == engine::FAMILY {
+            engine::PREFILL_ROWS.min(context)
+        } else {
+            PREFILL_TOKENS
+        },
         prompt: context,
     }));
     let is_possible = |request: Request| {
@@ -358,7 +375,7 @@ pub fn remedies(model: &Model, machine: Machine, goal: &Goal) -> Result<Vec<Stri
             .map_or((0.0, 0.0), |memory| (memory.total(), memory.available));
         remedies.push(format!(
             "a chip with {} more memory",
-            crate::units::short_bytes((needed - offered).max(0.0))
+            units::short_bytes((needed - offered).max(0.0))
         ));
     }
     Ok(remedies)

@@ -22,7 +22,7 @@ pub fn count(text: &str) -> Result<u64, Error> {
     whole(text, &units, expected)
 }
 
-/// Bytes: `64GB` (10^9), `64 GiB` (2^30), `512M`, `1.5 TB`. A plain number is bytes.
+/// Bytes: `64GB` (10^9), `64 GiB` (2^30), `512M`, `1.5 TB`, `4096 bytes`. Zero and numbers without a unit are no amounts.
 ///
 /// # Errors
 /// [`Error::Unit`] for anything else and for more than 2^60.
@@ -34,8 +34,8 @@ pub fn count(text: &str) -> Result<u64, Error> {
 /// # Ok::<(), cachalot_planner::Error>(())
 /// ```
 pub fn bytes(text: &str) -> Result<u64, Error> {
-    let expected = "an amount of memory, such as 64GB, 64 GiB or 1.5 TB";
-    let mut units = vec![("", 1.0), ("b", 1.0)];
+    let expected = "an amount of memory with its unit, such as 64GB, 64 GiB or 1.5 TB";
+    let mut units = vec![("b", 1.0), ("byte", 1.0), ("bytes", 1.0)];
     for (power, letter) in [
         ["k", "kb", "kib"],
         ["m", "mb", "mib"],
@@ -52,7 +52,19 @@ pub fn bytes(text: &str) -> Result<u64, Error> {
     }
     let value = number(text, &units, expected)?;
     match value {
-        value if (0.0..=2f64.powi(60)).contains(&value) => Ok(value.round() as u64),
+        value if (1.0..=2f64.powi(60)).contains(&value) => Ok(value.round() as u64),
+        _ => Err(unit_error(text, expected)),
+    }
+}
+
+/// A price or a rate: `2.5`, `1,000`.
+///
+/// # Errors
+/// [`Error::Unit`] for what is no finite number above 0.
+pub fn positive(text: &str) -> Result<f64, Error> {
+    let expected = "a number above 0, such as 2.5";
+    match number(text, &[("", 1.0)], expected)? {
+        value if value > 0.0 && value.is_finite() => Ok(value),
         _ => Err(unit_error(text, expected)),
     }
 }
@@ -90,7 +102,8 @@ pub fn short(value: f64) -> String {
         m if !m.is_finite() => "unknown".to_owned(),
         m if m >= 1e6 => format!("{}M", significant(value / 1e6)),
         m if m >= 1e5 => format!("{}k", significant(value / 1e3)),
-        m if m >= 999.5 => grouped(value.round() as i64),
+        m if m >= 999.5 && value < 0.0 => format!("-{}", grouped(m.round() as u64)),
+        m if m >= 999.5 => grouped(m.round() as u64),
         _ => significant(value),
     }
 }
@@ -125,9 +138,10 @@ fn significant(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn grouped(value: i64) -> String {
-    let digits = value.unsigned_abs().to_string();
-    let mut text = if value < 0 { "-".to_owned() } else { String::new() };
+/// `1048576` as `1,048,576`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
@@ -166,6 +180,7 @@ mod tests {
             ("64g", 64_000_000_000),
             ("1.5 TB", 1_500_000_000_000),
             ("512 MiB", 536_870_912),
+            ("4096 bytes", 4096),
         ] {
             assert_eq!(bytes(text).unwrap(), value, "{text}");
         }
@@ -182,8 +197,11 @@ mod tests {
             "６４GB",
         ] {
             assert!(tokens(text).is_err(), "{text}");
-            assert!(bytes(text).is_err() || text == "0", "{text}");
+            assert!(bytes(text).is_err() && positive(text).is_err(), "{text}");
         }
+        // Gigabytes or bytes? Nobody knows.
+        assert!(bytes("64").is_err() && bytes("0GB").is_err());
+        assert_eq!(positive("2.5").unwrap(), 2.5);
     }
 
     #[test]

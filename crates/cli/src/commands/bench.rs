@@ -149,7 +149,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         context: arguments.compute.context.unwrap_or(limit),
         cooperation: &cooperation,
     };
-    let outcome = bench.measure_all(&wanted(arguments, bench.context), &mut results);
+    let outcome = bench.measure_all(&wanted(arguments, &bench), &mut results);
     show(arguments, &results, old.as_ref())?;
     outcome.map_err(|error| match error {
         Error::Interrupted { .. } => Error::Interrupted {
@@ -159,7 +159,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     })
 }
 
-fn wanted(arguments: &BenchArguments, limit: usize) -> Vec<Wanted> {
+fn wanted(arguments: &BenchArguments, bench: &Bench<'_>) -> Vec<Wanted> {
     let list = |given: &Option<TokenCounts>, default: &[usize]| match (given, &arguments.context_plot) {
         (Some(given), _) => given.0.clone(),
         (None, Some(_)) => Vec::new(),
@@ -168,7 +168,7 @@ fn wanted(arguments: &BenchArguments, limit: usize) -> Vec<Wanted> {
     let prefill = list(&arguments.prefill, &[128, 512, 2048, 8192]);
     let mut decode = list(&arguments.decode, &[0, 2048, 16_384, 131_072]);
     if arguments.context_plot.is_some() {
-        decode.extend(context::contexts(limit));
+        decode.extend(context::contexts(bench.context, bench.steps_max()));
         decode.sort_unstable();
         decode.dedup();
     }

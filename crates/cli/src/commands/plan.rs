@@ -25,6 +25,8 @@ use crate::{
     location::{self, Known},
 };
 
+/// Generated tokens a second that `--compare` counts chips for.
+const TARGET_TPS: u64 = 100_000;
 /// Chips of a fleet that `--fleet` goes through.
 const FLEET_CHIPS: [u64; 9] = [8, 64, 384, 1024, 8192, 32_768, 100_000, 250_000, 500_000];
 
@@ -39,8 +41,7 @@ pub struct PlanArguments {
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 
-    /// Chip to plan for, such as 910b3, 950dt or h200
-    #[arg(long, value_name = "CHIP")]
+    #[arg(long, value_name = "CHIP", help = format!("Chip to plan for: {}", chip_ids()))]
     chip: Option<String>,
 
     /// How many of them [default: as few as the model fits on]
@@ -80,19 +81,20 @@ pub struct PlanArguments {
     memory: Option<u64>,
 
     /// Price of a chip for an hour, US dollars
-    #[arg(long, value_name = "DOLLARS")]
+    #[arg(long, value_name = "DOLLARS", value_parser = units::positive)]
     rent: Option<f64>,
 
     /// Compare chips, separated by commas
     #[arg(long, value_name = "CHIPS", value_delimiter = ',')]
     compare: Vec<String>,
 
-    /// Generated tokens a second to count chips for, such as 100000 or 100k
-    #[arg(long, value_name = "RATE", default_value = "100k", value_parser = units::count)]
-    target_tps: u64,
+    /// Generated tokens a second to count chips for, in --compare and --fleet, such as 100000 or 100k [default: 100k; a
+    /// sweep without it shows fleets of all sizes]
+    #[arg(long, value_name = "RATE", value_parser = units::count)]
+    target_tps: Option<u64>,
 
     /// Generated tokens a second that each user gets at least, in --compare and --fleet
-    #[arg(long, value_name = "RATE", default_value_t = 20.0)]
+    #[arg(long, value_name = "RATE", default_value = "20", value_parser = units::positive)]
     user_tps: f64,
 
     /// Sweep a chip from a node to hundreds of thousands
@@ -126,6 +128,13 @@ pub struct PlanArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Ids of the catalogue, for the help.
+fn chip_ids() -> String {
+    let catalogue = Catalogue::built_in();
+    let ids: Vec<&str> = catalogue.chips.iter().map(|chip| chip.id.as_str()).collect();
+    ids.join(", ")
 }
 
 fn precision(name: &str) -> Result<Precision, String> {
@@ -205,7 +214,7 @@ fn override_figures(chip: &mut Chip, arguments: &PlanArguments) {
     if let Some(bytes) = arguments.memory {
         chip.memory_gb = Figure::measured(bytes as f64 / 1e9, "given");
     }
-    if let Some(rent) = arguments.rent.filter(|rent| *rent > 0.0) {
+    if let Some(rent) = arguments.rent {
         chip.rent_usd_hour = Figure::measured(rent, "given");
     }
 }
@@ -241,13 +250,36 @@ fn single(
     if arguments.json {
         let mut value = json::plan(model, machine, goal, &found, &remedies);
         value["free_disk_bytes"] = serde_json::json!(disk_bytes);
-        return super::print_json(&value);
+        super::print_json(&value)?;
+        return refuse_what_does_not_fit(&found, &remedies);
     }
     let disk = disk_bytes.map_or(String::new(), |bytes| text::disk(model, bytes));
     super::print(&format!(
         "{}{disk}",
-        text::plan(model, machine, goal, &found, &remedies)
-    ))
+        text::plan(model, machine, goal, &found, &remedies, arguments.no_probe)
+    ))?;
+    refuse_what_does_not_fit(&found, &remedies)
+}
+
+/// Scripts ask with the exit code.
+fn refuse_what_does_not_fit(found: &Plan, remedies: &[String]) -> Result<(), Error> {
+    match remedies.first() {
+        Some(remedy) if !found.fits() && found.memory.is_some() => Err(Error::NothingFits { remedy: remedy.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Why a chip serves nothing, with what to change.
+fn no_fleet(model: &Model, chip: &Chip, goal: &Goal, reason: &NoFleet) -> Error {
+    let remedy = match reason {
+        NoFleet::Unknown(figures) => format!("give {} of {} in a file for --chips", figures.join(", "), chip.id),
+        NoFleet::TooSmall => format!(
+            "--weights q4 or a shorter --context than {} for {}",
+            goal.context, model.name
+        ),
+        NoFleet::TooSlow => "a lower --user-tps".to_owned(),
+    };
+    Error::NothingFits { remedy }
 }
 
 /// A chip and the best way to serve on it.
@@ -257,6 +289,7 @@ struct Compared {
 }
 
 fn compare(arguments: &PlanArguments, catalogue: &Catalogue, model: &Model, goal: &Goal) -> Result<(), Error> {
+    let target = arguments.target_tps.unwrap_or(TARGET_TPS);
     let mut compared = Vec::new();
     let mut lines = Vec::new();
     for name in &arguments.compare {
@@ -272,7 +305,7 @@ fn compare(arguments: &PlanArguments, catalogue: &Catalogue, model: &Model, goal
             lines.push(series(&chip, &plan::curve(model, machine, goal)?));
         }
         let best = best.map(|point| {
-            let fleet = fleet::for_target(catalogue, &chip, &point, arguments.target_tps as f64);
+            let fleet = fleet::for_target(catalogue, &chip, &point, target as f64);
             (point, fleet)
         });
         compared.push(Compared { chip, best });
@@ -281,14 +314,18 @@ fn compare(arguments: &PlanArguments, catalogue: &Catalogue, model: &Model, goal
         write(path, &svg::render(&throughput_plot(model, goal, lines)))?;
     }
     match arguments.json {
-        true => super::print_json(&json::comparison(model, goal, &compared)),
-        false => super::print(&text::comparison(
-            model,
-            goal,
-            arguments.target_tps,
-            arguments.user_tps,
-            &compared,
-        )),
+        true => super::print_json(&json::comparison(model, goal, &compared))?,
+        false => super::print(&text::comparison(model, goal, target, arguments.user_tps, &compared))?,
+    }
+    // One chip that serves is an answer.
+    match compared
+        .iter()
+        .find_map(|compared| Some((compared, compared.best.as_ref().err()?)))
+    {
+        Some((first, reason)) if compared.iter().all(|compared| compared.best.is_err()) => {
+            Err(no_fleet(model, &first.chip, goal, reason))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -306,15 +343,26 @@ fn sweep(
         Some(count) => vec![count],
         None => FLEET_CHIPS.to_vec(),
     };
-    let fleets = best.map(|point| {
-        let fleets = counts
-            .iter()
-            .filter_map(|chips| fleet::of_chips(catalogue, &chip, &point, *chips));
-        fleets.collect::<Vec<Fleet>>()
+    let replica_chips = best.as_ref().map_or(0, |point| point.plan.replica_chips);
+    let fleets = best.map(|point| match arguments.target_tps {
+        Some(target) => vec![fleet::for_target(catalogue, &chip, &point, target as f64)],
+        None => {
+            let fleets = counts.iter();
+            fleets
+                .filter_map(|chips| fleet::of_chips(catalogue, &chip, &point, *chips))
+                .collect()
+        }
     });
     match arguments.json {
-        true => super::print_json(&json::fleets(model, goal, &chip, &fleets)),
-        false => super::print(&text::fleets(model, goal, &chip, &fleets)),
+        true => super::print_json(&json::fleets(model, goal, &chip, &fleets))?,
+        false => super::print(&text::fleets(model, goal, &chip, &fleets))?,
+    }
+    match &fleets {
+        Ok(fleets) if fleets.is_empty() => Err(Error::NothingFits {
+            remedy: format!("--count {replica_chips}, one replica"),
+        }),
+        Ok(_) => Ok(()),
+        Err(reason) => Err(no_fleet(model, &chip, goal, reason)),
     }
 }
 

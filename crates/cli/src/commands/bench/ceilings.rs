@@ -13,6 +13,8 @@ use crate::{error::Error, interrupt::Cooperation, machine, progress::LateBar};
 
 /// Memory that is read from end to end, if the machine has four times as much to spare.
 const STREAM_BYTES: usize = 1 << 30;
+/// The same for a probe, which should be over soon.
+const PROBE_BYTES: usize = 1 << 29;
 const READ_TIME: Duration = Duration::from_millis(600);
 const ARITHMETIC_TIME: Duration = Duration::from_millis(250);
 
@@ -31,7 +33,7 @@ pub fn measure(options: CpuOptions, cooperation: &Cooperation) -> Result<Ceiling
         }
     };
     step()?;
-    let stream = Stream::new(stream_bytes())?;
+    let stream = Stream::new(spare_bytes(STREAM_BYTES))?;
     let mut read = Vec::new();
     for count in counts {
         read.push(ceiling("read", &stream.read(count, READ_TIME)));
@@ -56,7 +58,7 @@ pub fn measure(options: CpuOptions, cooperation: &Cooperation) -> Result<Ceiling
 
 /// The two ceilings that predictions need, in about a second.
 pub fn probe(options: CpuOptions) -> Option<engine::Ceilings> {
-    let stream = Stream::new(stream_bytes()).ok()?;
+    let stream = Stream::new(spare_bytes(PROBE_BYTES)).ok()?;
     Some(engine::Ceilings {
         read_bytes_per_second: stream.read(options.threads, READ_TIME).best,
         operations_per_second: arithmetic(options.kernels.arithmetic(), options.threads, ARITHMETIC_TIME)?.best,
@@ -73,9 +75,10 @@ fn thread_counts(threads: usize) -> Vec<usize> {
     counts
 }
 
-fn stream_bytes() -> usize {
-    let spare = machine::available_bytes().map_or(STREAM_BYTES as u64, |bytes| bytes / 4);
-    STREAM_BYTES.min(spare as usize)
+/// So many bytes, or a quarter of the memory that is free.
+fn spare_bytes(wanted: usize) -> usize {
+    let spare = machine::available_bytes().map_or(wanted as u64, |bytes| bytes / 4);
+    wanted.min(spare as usize)
 }
 
 fn ceiling(name: &str, rate: &Rate) -> Ceiling {

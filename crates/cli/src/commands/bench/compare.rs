@@ -77,6 +77,7 @@ mod tests {
     fn point(rates: &[f64]) -> Point {
         serde_json::from_value(serde_json::json!({
             "phase": Phase::Decode, "tokens": 0, "batch": 1, "steps": 4, "generated_state": false, "rates": rates,
+            "discarded": 0, "waited_for_disk": false,
             "tokens_per_second": rates[rates.len() / 2],
             "cost_per_token": { "weight_bytes": 1.0, "state_bytes": 0.0, "row_bytes": 0.0, "multiply_adds": 1.0 },
             "bytes_per_second": 1.0, "operations_per_second": 1.0, "bandwidth_fraction": 0.1,

@@ -4,11 +4,12 @@ use cachalot_planner::svg::{Plot, Series};
 
 use super::results::{Phase, Point, Results};
 
-/// Contexts of the plot: 1k, 2k, 4k ... up to `limit`.
-pub fn contexts(limit: usize) -> Vec<usize> {
-    (10..usize::BITS)
-        .map(|power| 1 << power)
-        .take_while(|context| *context <= limit)
+/// Contexts of the plot: 1k, 2k, 4k ... up to `limit`, which leaves `room` for the steps that are measured.
+pub fn contexts(limit: usize, room: usize) -> Vec<usize> {
+    let powers = (10..usize::BITS).map(|power| 1 << power);
+    let contexts = powers.take_while(|context| *context <= limit);
+    contexts
+        .map(|context: usize| context.min(limit.saturating_sub(room)))
         .collect()
 }
 

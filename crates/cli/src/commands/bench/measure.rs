@@ -40,10 +40,35 @@ pub struct Bench<'a> {
 /// Rates of the repetitions, and the operators of one.
 struct Measured {
     steps: usize,
-    rates: Vec<f64>,
+    rates: Rates,
     operators: BTreeMap<Label, Record>,
     /// Tokens of the repetition that was recorded.
     recorded_tokens: usize,
+}
+
+/// Tokens a second of repetitions, those that waited for the disk apart: weights that the system has taken out of memory
+/// since the warm-up say nothing about the machine, unless all repetitions are so.
+#[derive(Default)]
+struct Rates {
+    warm: Vec<f64>,
+    cold: Vec<f64>,
+}
+
+impl Rates {
+    fn push(&mut self, rate: f64, fault_count: u64) {
+        match fault_count {
+            0 => self.warm.push(rate),
+            _ => self.cold.push(rate),
+        }
+    }
+
+    /// The rates that count, and whether they waited for the disk.
+    fn counting(self) -> (Vec<f64>, bool) {
+        match self.warm.is_empty() {
+            false => (self.warm, false),
+            true => (self.cold, true),
+        }
+    }
 }
 
 /// How long a repetition of decoding takes, if a step is not longer.
@@ -143,8 +168,10 @@ impl Bench<'_> {
         step.map_or(f64::NAN, |step| step.tokens_per_second())
     }
 
-    fn steps_max(&self) -> usize {
-        self.steps.unwrap_or(STEPS_MAX)
+    /// Tokens by which a repetition of decoding makes a sequence longer, at most.
+    pub fn steps_max(&self) -> usize {
+        // One more is fed before the clock starts.
+        self.steps.unwrap_or(STEPS_MAX) + 1
     }
 
     /// Memory for `batch` sequences of `tokens`, and for a copy of each that grows by the steps of a repetition.
@@ -200,29 +227,26 @@ impl Bench<'_> {
             }
             Ok(started.elapsed().as_secs_f64())
         };
-        let (started, mut rates) = (Instant::now(), Vec::new());
+        let (started, mut rates) = (Instant::now(), Rates::default());
         let mut operators = BTreeMap::new();
-        for repetition in 0..self.repetitions {
-            // Whether the first one is long shows only when it is over, so it is counted as well.
+        // The first pass is counted, and timed only if it is long.
+        for repetition in 0..=self.repetitions {
             let is_counted = repetition == 0;
             if is_counted {
                 self.chip.start();
             }
+            let faults = machine::major_fault_count();
             let seconds = pass(repetition)?;
             if is_counted {
                 operators = self.chip.finish();
             }
-            // A short one that was counted is no measurement.
             if !is_counted || seconds > COUNTED_APART_SECONDS {
-                rates.push(token_count as f64 / seconds);
+                rates.push(token_count as f64 / seconds, machine::major_fault_count() - faults);
+                if started.elapsed().as_secs_f64() >= self.seconds {
+                    break;
+                }
             }
-            progress(repetition + 1);
-            if !rates.is_empty() && started.elapsed().as_secs_f64() >= self.seconds {
-                break;
-            }
-        }
-        if rates.is_empty() {
-            rates.push(token_count as f64 / pass(self.repetitions)?);
+            progress(repetition);
         }
         Ok(Measured {
             steps: token_count.div_ceil(self.chunk),
@@ -263,9 +287,11 @@ impl Bench<'_> {
             let steps = (REPETITION_SECONDS / seconds) as usize;
             steps.clamp(STEPS_MIN, STEPS_MAX)
         });
-        let (started, mut rates) = (Instant::now(), Vec::new());
+        let (started, mut rates) = (Instant::now(), Rates::default());
         for index in 0..self.repetitions {
-            rates.push(batch as f64 / repetition(index + 1, steps, false)?);
+            let faults = machine::major_fault_count();
+            let seconds = repetition(index + 1, steps, false)?;
+            rates.push(batch as f64 / seconds, machine::major_fault_count() - faults);
             progress(index + 1);
             if started.elapsed().as_secs_f64() >= self.seconds {
                 break;
@@ -284,11 +310,14 @@ impl Bench<'_> {
 }
 
 fn point(wanted: &Wanted, measured: Measured, predicted: f64, results: &Results) -> Point {
-    let mut rates = measured.rates.clone();
-    rates.sort_by(f64::total_cmp);
-    let tokens_per_second = match rates.len() {
-        count if count % 2 == 1 => rates[count / 2],
-        count => (rates[count / 2 - 1] + rates[count / 2]) / 2.0,
+    let discarded = measured.rates.cold.len();
+    let (rates, waited_for_disk) = measured.rates.counting();
+    let mut sorted = rates.clone();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let tokens_per_second = match sorted.len() % 2 {
+        1 => sorted[middle],
+        _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
     };
     let tokens = measured.recorded_tokens as f64;
     let mut sum = Cost::default();
@@ -313,7 +342,9 @@ fn point(wanted: &Wanted, measured: Measured, predicted: f64, results: &Results)
         batch: wanted.batch,
         steps: measured.steps,
         generated_state: wanted.phase == Phase::Decode && wanted.tokens > 0,
-        rates: measured.rates,
+        rates,
+        discarded: if waited_for_disk { 0 } else { discarded },
+        waited_for_disk,
         tokens_per_second,
         cost_per_token,
         bytes_per_second,

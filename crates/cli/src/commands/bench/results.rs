@@ -76,6 +76,10 @@ pub struct Point {
     pub generated_state: bool,
     /// Tokens a second of each repetition, all sequences together.
     pub rates: Vec<f64>,
+    /// Repetitions left out because they waited for weights from the disk.
+    pub discarded: usize,
+    /// Whether all repetitions waited for the disk.
+    pub waited_for_disk: bool,
     /// Tokens a second, median of the repetitions.
     pub tokens_per_second: f64,
     /// What a token moves and computes at least, as the operators' shapes say.

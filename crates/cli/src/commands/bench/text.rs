@@ -18,11 +18,22 @@ pub fn report(results: &Results) -> String {
         text.push('\n');
         text.push_str(&points(results));
         text.push_str(
-            "bytes: weights and state that a token needs at least. of peak: of the ceiling marked *. floor: the least \
-             time, if every operator ran at its ceiling. predicted: tok/s that `cachalot plan` expects.\n",
+            "bytes: weights and state that a token needs at least; of peak: of the ceiling marked *; of floor: the part of \
+             the time\nthat is left if every operator runs at its ceiling; predicted: tok/s that `cachalot plan` \
+             expects\n",
         );
         if results.points.iter().any(|point| point.generated_state) {
-            text.push_str("The state of contexts above 0 was generated, not fed.\n");
+            text.push_str("state of contexts above 0: generated, not fed\n");
+        }
+    }
+    for point in &results.points {
+        let name = point.name();
+        match (point.waited_for_disk, point.discarded) {
+            (true, _) => text.push_str(&format!("{name}: every repetition waited for weights from the disk\n")),
+            (false, 0) => {}
+            (false, count) => text.push_str(&format!(
+                "{name}: left out {count} more repetitions, which waited for weights from the disk\n"
+            )),
         }
     }
     for skipped in &results.skipped {

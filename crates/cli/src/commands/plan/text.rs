@@ -7,24 +7,36 @@ use cachalot_planner::{
     plan::{Goal, Machine, Plan},
     svg::{Plot, Series},
     time::{StepTime, Unknown},
-    units::{short, short_bytes, short_seconds},
+    units::{grouped, short, short_bytes, short_seconds},
 };
 
 use super::{Compared, speed_of_user};
 use crate::table::table;
 
-pub fn plan(model: &Model, machine: Machine, goal: &Goal, plan: &Plan, remedies: &[String]) -> String {
+/// `is_unmeasured`: this machine, without its probe.
+pub fn plan(
+    model: &Model,
+    machine: Machine,
+    goal: &Goal,
+    plan: &Plan,
+    remedies: &[String],
+    is_unmeasured: bool,
+) -> String {
     let chip = machine.chip;
     let mut text = format!(
-        "{} on {} x {}: {} tokens of context, {} at a time\n",
+        "{} on {}{}: {} tokens of context, {} at a time\n",
         model.name,
-        machine.chips,
+        if machine.chips == 1 {
+            String::new()
+        } else {
+            format!("{} x ", grouped(machine.chips))
+        },
         chip.name,
-        goal.context,
+        grouped(goal.context),
         if goal.users == 1 {
             "one user".to_owned()
         } else {
-            format!("{} users", goal.users)
+            format!("{} users", grouped(goal.users))
         }
     );
     text.push_str(&format!(
@@ -40,6 +52,10 @@ pub fn plan(model: &Model, machine: Machine, goal: &Goal, plan: &Plan, remedies:
     text.push_str(&verdict(plan, remedies));
     if !plan.fits() && plan.memory.is_some() {
         return text.trim_end().to_owned();
+    }
+    if is_unmeasured && plan.decode.is_err() {
+        text.push_str("\nSpeed unknown: this machine was not measured; leave out --no-probe for a prediction");
+        return text;
     }
     text.push_str(&step("A step of decoding", &plan.decode));
     let watts = fleet::watts_per_chip(machine.catalogue, chip).map(|watts| watts * machine.chips as f64);
@@ -125,7 +141,7 @@ fn verdict(plan: &Plan, remedies: &[String]) -> String {
     format!(
         "\nFits. {experts}At most {} users at this context, or {} tokens for these users.\n",
         plan.sequences_max.map_or("?".to_owned(), |count| short(count as f64)),
-        plan.context_max.map_or("?".to_owned(), |count| count.to_string()),
+        plan.context_max.map_or("?".to_owned(), grouped),
     )
 }
 
@@ -183,7 +199,7 @@ pub fn comparison(model: &Model, goal: &Goal, target: u64, floor: f64, compared:
         "{} at {} tokens of context: {} generated tok/s, at least {} a user, predicted\n\n{}\nPrefill and its chips come \
          on top. 3 % of the chips stand by. ? is unknown.",
         model.name,
-        goal.context,
+        grouped(goal.context),
         short(target as f64),
         short(floor),
         table(&heads, &rows)
@@ -201,7 +217,7 @@ pub fn fleets(model: &Model, goal: &Goal, chip: &Chip, fleets: &Result<Vec<Fleet
          Power is that of the chips, or of whole systems where only that is published. ? is unknown.",
         model.name,
         chip.name,
-        goal.context,
+        grouped(goal.context),
         table(&FLEET_HEADS, &rows),
         100.0 * fleet::SPARE_PART
     )
@@ -221,8 +237,8 @@ const FLEET_HEADS: [&str; 9] = [
 
 fn fleet_columns(fleet: &Fleet) -> Vec<String> {
     vec![
-        fleet.chips.to_string(),
-        fleet.replicas.to_string(),
+        grouped(fleet.chips),
+        grouped(fleet.replicas),
         fleet.replica_chips.to_string(),
         short(fleet.tokens_per_second),
         short(fleet.tokens_per_second_per_chip),
