@@ -29,18 +29,7 @@ pub struct Loaded {
 /// Opens, checks and loads a model; a bar shows up if that takes long.
 pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Error> {
     let started = Instant::now();
-    let mut checkpoint = location.open()?;
-    let limit = checkpoint.config().max_position_embeddings;
-    if let Some(wanted) = options.context.filter(|wanted| *wanted > limit) {
-        return Err(Error::Context { wanted, limit });
-    }
-    let low_bit = match options.dense {
-        None => None,
-        Some(width) => {
-            let bar = LateBar::of_bytes("re-quantising");
-            Some(checkpoint.requantise_dense(width, |progress| bar.set(progress.bytes_done, progress.bytes_total))?)
-        }
-    };
+    let (checkpoint, low_bit) = open(location, options)?;
     let chip = Arc::new(CpuChip::new(options.cpu()));
     let bar = LateBar::counting("loading", "layers");
     let model = Model::load(&checkpoint, chip, options.model(), &mut |done, total| {
@@ -56,4 +45,19 @@ pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Err
         low_bit,
         load_time: started.elapsed(),
     })
+}
+
+/// Opens and checks a model's files, and re-quantises the dense part if that is asked for.
+pub fn open(location: &Location, options: &ComputeOptions) -> Result<(Checkpoint, Option<LowBit>), Error> {
+    let mut checkpoint = location.open()?;
+    let limit = checkpoint.config().max_position_embeddings;
+    if let Some(wanted) = options.context.filter(|wanted| *wanted > limit) {
+        return Err(Error::Context { wanted, limit });
+    }
+    let Some(width) = options.dense else {
+        return Ok((checkpoint, None));
+    };
+    let bar = LateBar::of_bytes("re-quantising");
+    let low_bit = checkpoint.requantise_dense(width, |progress| bar.set(progress.bytes_done, progress.bytes_total))?;
+    Ok((checkpoint, Some(low_bit)))
 }

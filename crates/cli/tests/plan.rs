@@ -102,7 +102,6 @@ fn unknown_stays_unknown_and_typing_errors_get_the_nearest_names() {
         (&["--compare", "h20", "--user-tps", "0"], "above 0"),
         (&["--memory", "64", "--no-probe"], "with its unit"),
         (&["--slow-memory", "7", "--no-probe"], "with its unit"),
-        (&["--chip", "h20", "--drafts", "1"], "without an MTP layer"),
         (&["DeepSeek-V4-Flash", "--chip", "h20", "--drafts", "17"], "0 to 16"),
         (&["DeepSeek-V4-Pro", "--compare", "cpu"], "smallest change"),
         (&["DeepSeek-V4-Pro", "--fleet", "h20", "--count", "1"], "--count "),

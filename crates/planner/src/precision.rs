@@ -63,7 +63,7 @@ impl Precision {
     /// Bytes of all tensors of a kind.
     pub fn bytes(self, weight: &Weight) -> f64 {
         let elements = (weight.rows * weight.columns) as f64;
-        let quantised = matches!(weight.stored, Stored::Fp8 { .. } | Stored::Fp4);
+        let quantised = matches!(weight.stored, Stored::Fp8 { .. } | Stored::Fp4 | Stored::Integer { .. });
         let row_scales = 4.0 * weight.rows as f64;
         let one = match self {
             _ if !quantised || weight.part == Part::EngramTables => {

@@ -163,6 +163,24 @@ fn unknown_stays_unknown() {
 }
 
 #[test]
+fn drafts_need_a_drafter() {
+    let goal = Goal {
+        speculation: Speculation {
+            drafts: 1,
+            tokens_per_step: 1.5,
+        },
+        ..Goal::default()
+    };
+    assert!(goal.check(&MODELS[0]).is_ok());
+    let without = Model {
+        drafter: None,
+        ..MODELS[0].clone()
+    };
+    let message = goal.check(&without).unwrap_err().to_string();
+    assert!(message.contains("without an MTP layer"), "{message}");
+}
+
+#[test]
 fn users_extend_the_catalogue() {
     let mut catalogue = Catalogue::built_in();
     let text = "[[chip]]\nid = \"mine\"\nname = \"Mine\"\nfamily = \"gpu\"\n\

@@ -17,8 +17,8 @@ use cachalot_planner::svg;
 use clap::Args;
 
 use crate::{
-    compute::ComputeOptions, error::Error, interrupt::Cooperation, location::Location, model_choice::ModelChoice,
-    numbers::parse_token_count, progress::LateBar,
+    compute::ComputeOptions, error::Error, interrupt::Cooperation, loading, location::Location,
+    model_choice::ModelChoice, numbers::parse_token_count, progress::LateBar,
 };
 use measure::{Bench, Wanted};
 use results::{Phase, Results};
@@ -101,11 +101,8 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     // Read first: a mistyped file should not cost a measurement.
     let old = arguments.compare.as_deref().map(results::read).transpose()?;
     let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
-    let checkpoint = location.open()?;
+    let (checkpoint, _) = loading::open(&location, &arguments.compute)?;
     let limit = checkpoint.config().max_position_embeddings;
-    if let Some(wanted) = arguments.compute.context.filter(|wanted| *wanted > limit) {
-        return Err(Error::Context { wanted, limit });
-    }
     let options = arguments.compute.cpu();
     let chip = Arc::new(ProfiledChip::new(Arc::new(CpuChip::new(options))));
     let bar = LateBar::counting("loading", "layers");

@@ -81,7 +81,7 @@ pub struct PlanArguments {
     memory: Option<u64>,
 
     /// Price of a chip for an hour, US dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = units::positive)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = units::positive)]
     rent: Option<f64>,
 
     /// Compare chips, separated by commas
@@ -94,7 +94,7 @@ pub struct PlanArguments {
     target_tps: Option<u64>,
 
     /// Generated tokens a second that each user gets at least, in --compare and --fleet
-    #[arg(long, value_name = "RATE", default_value = "20", value_parser = units::positive)]
+    #[arg(long, value_name = "RATE", default_value = "20", allow_negative_numbers = true, value_parser = units::positive)]
     user_tps: f64,
 
     /// Sweep a chip from a node to hundreds of thousands

@@ -103,6 +103,11 @@ pub enum Stored {
     },
     /// Half a byte a weight and one scale byte for 32 columns.
     Fp4,
+    /// Integers that `--dense` or `convert` made: packed codes and one scale byte for 32 columns.
+    Integer {
+        /// Of a code.
+        bits: u64,
+    },
     /// Two bytes a weight.
     Bf16,
     /// Four bytes a weight.
@@ -121,6 +126,7 @@ impl Stored {
                 scale_bytes,
             } => rows * columns + scale_bytes * rows.div_ceil(block_rows) * columns.div_ceil(block_columns),
             Stored::Fp4 => rows * columns.div_ceil(2) + rows * columns.div_ceil(32),
+            Stored::Integer { bits } => rows * ((columns * bits).div_ceil(8) + columns.div_ceil(32)),
             Stored::Bf16 => 2 * rows * columns,
             Stored::F32 => 4 * rows * columns,
             Stored::I64 => 8 * rows * columns,

@@ -114,6 +114,9 @@ fn stored(slot: &Slot, formats: Formats) -> (u64, u64, Stored) {
                 },
                 MatrixFormat::Bf16 => Stored::Bf16,
                 MatrixFormat::F32 => Stored::F32,
+                MatrixFormat::Integer(width) => Stored::Integer {
+                    bits: width.bit_count() as u64,
+                },
                 _ => Stored::Fp4,
             };
             (*rows as u64, *columns as u64, stored)
