@@ -72,7 +72,7 @@ fn main() {
             continue;
         }
         let bench = Bench::new(&chip, format, rows, columns);
-        for x_count in [1, 2, 4] {
+        for x_count in [1, 8, 12] {
             bench.report(name, x_count, &ceilings);
         }
         for x_count in [64, 512] {

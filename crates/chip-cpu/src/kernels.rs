@@ -114,7 +114,6 @@ impl Chosen {
     }
 
     /// The tile unit, if it may be used.
-    #[allow(dead_code, reason = "kernels of this set follow")]
     pub fn amx(self) -> Option<Amx> {
         self.amx
     }

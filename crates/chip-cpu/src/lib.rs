@@ -39,6 +39,7 @@ mod avx2;
 mod avx512;
 pub mod ceiling;
 mod chip;
+mod division;
 mod kernels;
 mod memory;
 mod operators;

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -122,6 +123,10 @@ pub(crate) fn allocate_pages(byte_count: usize) -> Result<MmapRaw, Error> {
     Ok(MmapRaw::from(map))
 }
 
+/// E8M0 codes of scales from 2^-64 to 2^64. Weights with these are far from the ends of bf16 and `f32`, so kernels that
+/// flush subnormal numbers, or add exponents as integers, are exact.
+const MODERATE_SCALE_CODES: RangeInclusive<u8> = 127 - 64..=127 + 64;
+
 /// A weight matrix in its stored form.
 #[derive(Debug)]
 pub(crate) struct CpuMatrix {
@@ -134,6 +139,7 @@ pub(crate) struct CpuMatrix {
     /// Scales and codes are looked at when the matrix is first used: reading those of all experts at load would read
     /// gigabytes.
     is_checked: AtomicBool,
+    has_moderate_scales: AtomicBool,
 }
 
 impl Buffer for CpuMatrix {
@@ -161,6 +167,7 @@ impl CpuMatrix {
             weights,
             scales,
             is_checked: AtomicBool::new(false),
+            has_moderate_scales: AtomicBool::new(false),
         })
     }
 
@@ -179,12 +186,20 @@ impl CpuMatrix {
 
     /// Looks at scales and codes, once.
     pub fn check(&self) -> Result<(), Error> {
-        if !self.is_checked.load(Ordering::Relaxed) {
+        if !self.is_checked.load(Ordering::Acquire) {
             self.check_scales()?;
             self.check_codes()?;
-            self.is_checked.store(true, Ordering::Relaxed);
+            let is_moderate = |code: &u8| MODERATE_SCALE_CODES.contains(code);
+            let is_moderate = self.scales.iter().all(is_moderate);
+            self.has_moderate_scales.store(is_moderate, Ordering::Relaxed);
+            self.is_checked.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Whether all E8M0 scales are in [`MODERATE_SCALE_CODES`]. Known once the matrix was checked.
+    pub fn has_moderate_scales(&self) -> bool {
+        self.has_moderate_scales.load(Ordering::Relaxed)
     }
 
     /// e4m3 has a NaN, which the fast kernels do not carry through. Other formats have none, or plain floats whose NaN

@@ -26,8 +26,27 @@ pub(crate) struct Product<'a> {
     pub x_stride: usize,
     /// Rows of activations.
     pub x_count: usize,
+    /// How many bf16 terms kernels that multiply bf16 keep of an activation: 1 (8 bits) or 2 (16 bits). Others keep `f32`.
+    pub term_count: usize,
     /// Where results go.
     pub out: Out<'a>,
+}
+
+impl Product<'_> {
+    /// Whether both multiply the same activations in the same way.
+    #[cfg(target_arch = "x86_64")]
+    pub fn has_same_activations(&self, other: &Product<'_>) -> bool {
+        let key = |product: &Product<'_>| {
+            (
+                product.x.as_ptr(),
+                product.x_stride,
+                product.x_count,
+                product.matrix.columns,
+                product.term_count,
+            )
+        };
+        key(self) == key(other)
+    }
 }
 
 /// Results of a product that several threads write, each its own elements.
@@ -67,6 +86,23 @@ impl<'a> Out<'a> {
         }
     }
 
+    /// Writes neighbouring elements of a row.
+    ///
+    /// # Panics
+    /// If an element is out of range.
+    #[inline]
+    pub fn store(&self, row: usize, column: usize, values: &[f32]) {
+        let index = row * self.stride + column;
+        assert!(
+            index + values.len() <= self.length,
+            "elements {index} to {} of {}",
+            index + values.len(),
+            self.length
+        );
+        // SAFETY: in range; `run` gives every element to one task only.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.values.add(index), values.len()) };
+    }
+
     /// Writes one element.
     ///
     /// # Panics
@@ -87,6 +123,12 @@ pub(crate) const BLOCK_ROW_COUNT: usize = 16;
 ///
 /// Each matrix row of a list must go to elements of its own (callers build lists over disjoint outputs or columns).
 pub(crate) fn run(pool: &Pool, kernels: Chosen, products: &[Product<'_>]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(amx) = kernels.amx() {
+        return amx.run(pool, products, &|product, first, count| {
+            multiply(kernels, product, first, count)
+        });
+    }
     let mut first_blocks = Vec::with_capacity(products.len() + 1);
     let mut block_count = 0;
     let mut work_count = 0;

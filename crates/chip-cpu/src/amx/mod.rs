@@ -5,11 +5,18 @@
 //! row of the one operand, its column of the other and its sum so far, and on nothing else: not on how many rows and
 //! columns the tiles have.
 
+mod activations;
 mod attend;
 mod index;
 mod keys;
+mod narrow;
+mod product;
+mod results;
 mod softmax;
 pub(crate) mod tile;
+mod transpose;
+mod weights;
+mod wide;
 
 use std::{arch::x86_64::__cpuid_count, sync::OnceLock};
 
@@ -17,6 +24,8 @@ use crate::{
     avx512::Avx512,
     kernels::Chosen,
     operators::{EntryReader, Heads, Packing, RowKeys},
+    pool::Pool,
+    product::Product,
 };
 
 pub(crate) use attend::Scratch as AttendScratch;
@@ -33,6 +42,11 @@ impl Amx {
         static IS_PERMITTED: OnceLock<bool> = OnceLock::new();
         let is_permitted = *IS_PERMITTED.get_or_init(|| Avx512::detect().is_some() && has_bf16_tiles() && permit());
         is_permitted.then_some(Amx(()))
+    }
+
+    /// Runs all products in one parallel region. `other` computes rows of those that the tile unit cannot take.
+    pub fn run(self, pool: &Pool, products: &[Product<'_>], other: product::Other<'_>) {
+        product::run(self, pool, products, other);
     }
 
     /// Whether [`Amx::score`] can read keys packed this way.

@@ -183,6 +183,7 @@ fn compute(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeights<'
             x: &hidden[first * inner..],
             x_stride: inner,
             x_count: group.members.len(),
+            term_count: 1,
             out: out.shifted(group.first * width),
         });
         first += group.members.len();
@@ -236,6 +237,7 @@ fn gate_and_up(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeigh
                 x: &gathered[first * width..],
                 x_stride: width,
                 x_count: group.members.len(),
+                term_count: 1,
                 out: out.shifted(first * inner),
             });
         }

@@ -30,6 +30,11 @@ pub(super) fn linear(context: &Context<'_>, operation: &Linear<'_>) -> Result<()
         x: &x,
         x_stride: matrix.columns,
         x_count,
+        term_count: match operation.rounding {
+            // The official mode keeps 4 bits.
+            LinearRounding::QuantisedInput => 1,
+            LinearRounding::Bf16 | LinearRounding::F32 => 2,
+        },
         out: Out::new(out, matrix.rows),
     };
     product::run(context.pool, context.chosen(), &[product]);
@@ -55,6 +60,7 @@ pub(super) fn grouped_linear(context: &Context<'_>, operation: &GroupedLinear<'_
                 x: &x[group * matrix.columns..],
                 x_stride: group_count * matrix.columns,
                 x_count,
+                term_count: 1,
                 out: all.shifted(group * row_count),
             })
             .collect();
