@@ -1,8 +1,45 @@
 //! Sums and products of `f32` slices in a fixed order, so that a row's result depends on nothing but the row.
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::Avx512;
 use crate::kernels::Chosen;
 
 const LANES: usize = 16;
+
+/// Functions whose plain Rust is compiled three times, for wider registers too. The compiler never fuses or reorders
+/// floating-point operations, so all give the same bits.
+macro_rules! wide {
+    ($($(#[$documentation:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
+        $(#[$documentation])*
+        pub(crate) fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+
+                #[target_feature(enable = "avx2")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+
+                if Avx512::detect().is_some() {
+                    // SAFETY: the processor has AVX-512.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has AVX2.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            plain($($argument),*)
+        }
+    )*};
+}
 
 /// Vectors that start `stride` values apart.
 #[derive(Clone, Copy)]
@@ -116,18 +153,83 @@ fn finish(mut lanes: [f32; LANES], a_rest: &[f32], b_rest: &[f32]) -> f32 {
     add_lanes(lanes)
 }
 
-/// `sum_i a_i^2` in the order of [`dot`].
-#[inline]
-pub(crate) fn square_sum(a: &[f32]) -> f32 {
-    dot(a, a)
+wide! {
+    /// `sum_i a_i^2` in the order of [`dot`].
+    fn square_sum(a: &[f32]) -> f32 {
+        dot(a, a)
+    }
+
+    /// `out_i += factor * a_i`.
+    fn add_scaled(out: &mut [f32], factor: f32, a: &[f32]) {
+        for (out, a) in out.iter_mut().zip(a) {
+            *out += factor * a;
+        }
+    }
+
+    /// `out_i += a_i`.
+    fn add(out: &mut [f32], a: &[f32]) {
+        for (out, a) in out.iter_mut().zip(a) {
+            *out += a;
+        }
+    }
+
+    /// `out_i = factor * a_i`.
+    fn set_scaled(out: &mut [f32], factor: f32, a: &[f32]) {
+        for (out, a) in out.iter_mut().zip(a) {
+            *out = factor * a;
+        }
+    }
+
+    /// `values_i *= factor`.
+    fn scale(values: &mut [f32], factor: f32) {
+        values.iter_mut().for_each(|value| *value *= factor);
+    }
+
+    /// `values_i = weights_i * (values_i * factor)`.
+    fn scale_each(values: &mut [f32], factor: f32, weights: &[f32]) {
+        for (value, weight) in values.iter_mut().zip(weights) {
+            *value = weight * (*value * factor);
+        }
+    }
+
+    /// Rotates adjacent pairs of values by `(cos, sin)` pairs; `sign` is that of the angle.
+    fn rotate_pairs(values: &mut [f32], angles: &[f32], sign: f32) {
+        for (pair, angle) in values.as_chunks_mut::<2>().0.iter_mut().zip(angles.as_chunks::<2>().0) {
+            let ([a, b], [cos, sin]) = (*pair, [angle[0], angle[1] * sign]);
+            *pair = [a * cos - b * sin, a * sin + b * cos];
+        }
+    }
+
+    /// `out_i = silu(min(gate_i, limit)) * clamp(up_i, -limit, limit)` with exponentials that vectors can compute:
+    /// relative error below 1e-6.
+    fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32], limit: f32) {
+        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+            // Unlike `min`, comparisons keep NaN.
+            let gate = if *gate > limit { limit } else { *gate };
+            let up = if *up > limit { limit } else { *up };
+            let up = if up < -limit { -limit } else { up };
+            *out = gate / (1.0 + exp(-gate)) * up;
+        }
+    }
 }
 
-/// `out_i += factor * a_i`.
-#[inline]
-pub(crate) fn add_scaled(out: &mut [f32], factor: f32, a: &[f32]) {
-    for (out, a) in out.iter_mut().zip(a) {
-        *out += factor * a;
+/// `e^x` without branches or calls, relative error below 3e-7; at most e^88, at least e^-87.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    /// Adding it leaves the nearest integer in the low bits.
+    const ROUNDER: f32 = 12_582_912.0;
+    let limited = if x > 88.0 { 88.0 } else { x };
+    let limited = if limited < -87.0 { -87.0 } else { limited };
+    let rounded = limited * std::f32::consts::LOG2_E + ROUNDER;
+    let n = rounded - ROUNDER;
+    // ln 2 in two parts, the first of which times any n is exact.
+    let r = (limited - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let mut p = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p * r + coefficient;
     }
+    let power = f32::from_bits(p.to_bits().wrapping_add(rounded.to_bits() << 23));
+    if x.is_nan() { x } else { power }
 }
 
 #[inline]
@@ -171,6 +273,20 @@ mod tests {
             let expected: f32 = (0..length).map(|i| (i * i) as f32).sum();
             assert_eq!(dot(&a, &a), expected);
         }
+    }
+
+    #[test]
+    fn exponentials_are_close_to_those_of_the_library() {
+        for step in -87_000..=88_000 {
+            let x = step as f32 / 1000.0;
+            let expected = f64::from(x).exp();
+            assert!(
+                (f64::from(exp(x)) - expected).abs() <= 3e-7 * expected,
+                "exp({x}) = {:e}",
+                exp(x)
+            );
+        }
+        assert!(exp(f32::NAN).is_nan() && exp(f32::INFINITY) > 1e38 && exp(f32::NEG_INFINITY) < 1e-37);
     }
 
     #[test]

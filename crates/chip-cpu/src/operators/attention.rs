@@ -212,6 +212,10 @@ impl<'a> Keys<'a> {
 }
 
 /// The keys of one row.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "slots are for the tile unit")
+)]
 pub(crate) struct RowKeys<'a> {
     keys: &'a Keys<'a>,
     sequence: usize,
@@ -220,6 +224,10 @@ pub(crate) struct RowKeys<'a> {
     entries: Option<(&'a EntryReader<'a>, ChosenEntries<'a>)>,
 }
 
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "slots are for the tile unit")
+)]
 impl<'a> RowKeys<'a> {
     /// Slots of a block of [`RowKeys::slot`].
     pub const BLOCK_SLOT_COUNT: usize = 32;

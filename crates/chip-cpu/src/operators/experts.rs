@@ -9,7 +9,7 @@ use crate::{
     memory::CpuMatrix,
     product::{self, Out, Product},
     streaming,
-    vector::silu,
+    vector::{self, silu},
 };
 
 /// Elements of a task where every element stands for itself.
@@ -23,6 +23,9 @@ pub(super) fn swiglu(context: &Context<'_>, operation: &SwiGlu<'_>) -> Result<()
         .pool
         .for_each_chunk(out, ELEMENT_BLOCK, 16 * ELEMENT_BLOCK, |block, out| {
             let first = block * ELEMENT_BLOCK;
+            if context.mode == Mode::Fast {
+                return vector::swiglu(out, &gate[first..], &up[first..], operation.limit);
+            }
             for ((out, gate), up) in out.iter_mut().zip(&gate[first..]).zip(&up[first..]) {
                 *out = clamped_swiglu(*gate, *up, operation.limit);
             }

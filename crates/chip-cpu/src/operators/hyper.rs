@@ -6,7 +6,7 @@ use super::Context;
 use crate::{
     pool::Chunks,
     product::Out,
-    vector::{Vectors, add_scaled, cross_dots, sigmoid, square_sum},
+    vector::{Vectors, add_scaled, cross_dots, set_scaled, sigmoid, square_sum},
 };
 
 pub(super) fn mix(context: &Context<'_>, operation: &HyperMix<'_>) -> Result<(), Error> {
@@ -130,7 +130,7 @@ pub(super) fn post(context: &Context<'_>, operation: &HyperPost<'_>) -> Result<(
         let old: Vec<f32> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         for (j, stream) in parts.iter_mut().enumerate() {
             let factor = post[row * n + j];
-            stream.iter_mut().zip(y).for_each(|(out, y)| *out = factor * y);
+            set_scaled(stream, factor, y);
             for (i, source) in old.chunks_exact(count).enumerate() {
                 add_scaled(stream, comb[i * n + j], source);
             }

@@ -4,7 +4,7 @@ use cachalot_chip::{Error, Mode, RmsNorm};
 use cachalot_numerics::bf16;
 
 use super::Context;
-use crate::vector::square_sum;
+use crate::vector::{scale, scale_each, square_sum};
 
 pub(super) fn rms_norm(context: &Context<'_>, operation: &RmsNorm<'_>) -> Result<(), Error> {
     let width = operation.x.shape()[1];
@@ -27,7 +27,7 @@ pub(super) fn rms_norm(context: &Context<'_>, operation: &RmsNorm<'_>) -> Result
             None if official => normalise_in_bf16(row, operation.epsilon),
             None => {
                 let factor = (square_sum(row) / width as f32 + operation.epsilon).sqrt().recip();
-                row.iter_mut().for_each(|value| *value *= factor);
+                scale(row, factor);
             }
         });
     Ok(())
@@ -36,9 +36,7 @@ pub(super) fn rms_norm(context: &Context<'_>, operation: &RmsNorm<'_>) -> Result
 /// `row = weight * row / sqrt(mean(row^2) + epsilon)`.
 pub(super) fn normalise(row: &mut [f32], weight: &[f32], epsilon: f32) {
     let factor = (square_sum(row) / row.len() as f32 + epsilon).sqrt().recip();
-    for (value, weight) in row.iter_mut().zip(weight) {
-        *value = weight * (*value * factor);
-    }
+    scale_each(row, factor, weight);
 }
 
 /// The per-head query norm as DeepSeek's inference code does it: each step rounded to bf16.

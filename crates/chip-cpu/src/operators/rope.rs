@@ -3,6 +3,7 @@
 use cachalot_chip::{Error, Rope, RopeAngles, RopeDirection};
 
 use super::Context;
+use crate::vector::rotate_pairs;
 
 pub(super) fn angles(context: &Context<'_>, operation: &RopeAngles<'_>) -> Result<(), Error> {
     let positions = context.access.i32("positions", operation.positions)?;
@@ -45,8 +46,5 @@ pub(super) fn rope(context: &Context<'_>, operation: &Rope<'_>) -> Result<(), Er
 /// Rotates adjacent pairs by `(cos, sin)` pairs.
 pub(super) fn rotate(tail: &mut [f32], angles: &[f32], direction: RopeDirection) {
     let sign = if direction == RopeDirection::Forward { 1.0 } else { -1.0 };
-    for (pair, angle) in tail.as_chunks_mut::<2>().0.iter_mut().zip(angles.as_chunks::<2>().0) {
-        let ([a, b], [cos, sin]) = (*pair, [angle[0], angle[1] * sign]);
-        *pair = [a * cos - b * sin, a * sin + b * cos];
-    }
+    rotate_pairs(tail, angles, sign);
 }

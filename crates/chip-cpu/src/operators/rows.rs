@@ -3,7 +3,7 @@
 use cachalot_chip::{Add, CopyTensor, Embed, Error, GatherRows, Rows, WriteTail};
 
 use super::{Context, experts::ELEMENT_BLOCK};
-use crate::memory::CpuMatrix;
+use crate::{memory::CpuMatrix, vector};
 
 pub(super) fn embed(context: &Context<'_>, operation: &Embed<'_>) -> Result<(), Error> {
     let table = CpuMatrix::of(operation.table)?;
@@ -134,9 +134,7 @@ pub(super) fn add(context: &Context<'_>, operation: &Add<'_>) -> Result<(), Erro
     context
         .pool
         .for_each_chunk(out, ELEMENT_BLOCK, ELEMENT_BLOCK, |block, out| {
-            for (out, b) in out.iter_mut().zip(&b[block * ELEMENT_BLOCK..]) {
-                *out += b;
-            }
+            vector::add(out, &b[block * ELEMENT_BLOCK..]);
             context.round(out);
         });
     Ok(())
