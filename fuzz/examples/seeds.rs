@@ -1,8 +1,9 @@
 //! Writes the seeds of the corpora: `cargo run --example seeds`.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::atomic::AtomicBool};
 
 use cachalot_checkpoint::published;
+use cachalot_numerics::IntegerWidth;
 use serde_json::{Value, json};
 
 #[path = "../../crates/checkpoint/tests/support/mod.rs"]
@@ -33,6 +34,7 @@ fn main() -> std::io::Result<()> {
     let mut merged = sharded.merged();
     let weights = merged.get("model.safetensors").clone();
     fs::write(headers.join("micro.safetensors"), &weights)?;
+    fs::write(headers.join("micro_int4.safetensors"), low_bit(&merged, &configs)?)?;
     fs::write(headers.join("stacked.safetensors"), stacked(&weights))?;
     let names = Shard::parse(&weights).tensors.into_iter().map(|tensor| tensor.name);
     let map: serde_json::Map<String, Value> = names.map(|name| (name, json!("model.safetensors"))).collect();
@@ -48,6 +50,17 @@ fn micro_config() -> String {
         "moe_intermediate_size": 32, "n_routed_experts": 1, "num_experts_per_tok": 1,
         "index_n_heads": 1, "index_head_dim": 2, "hc_mult": 1, "compress_ratios": [4],
     }))
+}
+
+/// The weights with their dense part as int4; writes the configuration that announces it.
+fn low_bit(files: &Files, configs: &Path) -> std::io::Result<Vec<u8>> {
+    let home = tempfile::tempdir()?;
+    let out = home.path().join("int4");
+    let checkpoint = files.open().expect("sound");
+    let converted = checkpoint.convert(IntegerWidth::Int4, &out, &AtomicBool::new(false), |_| ());
+    converted.expect("converts");
+    fs::copy(out.join("config.json"), configs.join("low_bit.json"))?;
+    fs::read(out.join("model.safetensors"))
 }
 
 /// The same with its expert named and stacked as transformers does.

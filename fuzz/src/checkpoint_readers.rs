@@ -12,6 +12,8 @@ use cachalot_checkpoint::{
 
 /// Configuration of the weight files in the corpus.
 pub const MICRO_CONFIG: &str = include_str!("../corpus/config/micro.json");
+/// The same, announcing a low-bit dense part.
+const LOW_BIT_CONFIG: &str = include_str!("../corpus/config/low_bit.json");
 const MICRO_WEIGHTS: &[u8] = include_bytes!("../corpus/safetensors_header/micro.safetensors");
 
 /// `data` as config.json.
@@ -43,16 +45,18 @@ pub fn safetensors_header(data: &[u8]) {
         ("model.safetensors", MICRO_WEIGHTS),
         ("model.safetensors.index.json", data),
     ];
-    for files in [&weights[..], &index[..]] {
-        match open(files) {
-            Ok(checkpoint) => read_everything(&checkpoint),
-            Err(error) => assert!(!error.to_string().is_empty()),
+    for config in [MICRO_CONFIG, LOW_BIT_CONFIG] {
+        for files in [&weights[..], &index[..]] {
+            match open(config, files) {
+                Ok(checkpoint) => read_everything(&checkpoint),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
         }
     }
 }
 
-fn open(files: &[(&str, &[u8])]) -> Result<Checkpoint, Error> {
-    let config = [("config.json", MICRO_CONFIG.as_bytes())];
+fn open(config: &str, files: &[(&str, &[u8])]) -> Result<Checkpoint, Error> {
+    let config = [("config.json", config.as_bytes())];
     let files = config.iter().chain(files);
     let files = files.map(|(name, data)| ((*name).to_owned(), Bytes::copy_from_slice(data)));
     Checkpoint::from_files("fuzz", files.collect())

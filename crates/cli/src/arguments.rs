@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{bench, chat, chips, convert, download, eval, inspect, plan, run, score, synth};
+use crate::commands::{bench, chat, chips, convert, distance, download, eval, inspect, plan, run, score, synth};
 
 /// Runs DeepSeek-V4 models from their released files.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ pub enum Command {
     Download(download::DownloadArguments),
     /// Tell how likely a model finds given texts, and compare with reference logits
     Score(score::ScoreArguments),
+    /// Tell how far each numeric mode and each low-bit dense part is from the reference
+    Distance(distance::DistanceArguments),
     /// Measure how many known questions a model answers exactly
     Eval(eval::EvalArguments),
     /// Measure how fast a model runs here, beside the machine's ceilings

@@ -6,6 +6,30 @@ use std::fs;
 
 use support::{folder, json_in, output_in, run_in};
 
+/// Long enough to count as a text.
+const CASE: &str = r#"{"kind": "story", "prompt": "Once upon a time there was a fox who lived at the edge of the forest and counted the stars each night until the owl asked her why she did so and what she hoped to find among them.", "expected": " She said that she was looking for the one that never moves."}"#;
+
+#[test]
+fn fewer_bits_are_further_from_the_reference() {
+    let home = folder();
+    fs::write(home.path().join("cases"), CASE).unwrap();
+    let found = json_in(home.path(), &["distance", "--cases", "cases", "--json"]);
+    let ways = found["ways"].as_array().unwrap();
+    let names: Vec<_> = ways.iter().map(|way| (way["mode"].as_str(), way["dense"].as_str())).collect();
+    let fast = |dense| (Some("fast"), dense);
+    let expected = [fast(None), fast(Some("int8")), fast(Some("int6")), fast(Some("int4"))];
+    assert_eq!(names[1..], expected);
+    let number = |way: usize, key: &str| ways[way][key].as_f64().unwrap();
+    assert!(number(1, "kl_mean") > 0.0);
+    assert!(number(4, "kl_mean") > number(3, "kl_mean") && number(3, "kl_mean") > number(1, "kl_mean"));
+    for way in 1..4 {
+        assert!(number(way, "bytes_per_token") > number(way + 1, "bytes_per_token"));
+        assert!(number(way, "kl_p99") <= number(way, "kl_max"));
+    }
+    let empty = run_in(home.path(), &["distance", "--cases", "cases", "--limit", "0"], b"");
+    assert!(empty.errors.contains("no text of 50 to 2,000 tokens"), "{}", empty.errors);
+}
+
 const IDS: &str = "[0, 5, 6, 700, 31, 32, 33]";
 
 #[test]

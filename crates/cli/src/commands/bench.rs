@@ -102,7 +102,6 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     let old = arguments.compare.as_deref().map(results::read).transpose()?;
     let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
     let (checkpoint, _) = loading::open(&location, &arguments.compute)?;
-    let limit = checkpoint.config().max_position_embeddings;
     let options = arguments.compute.cpu();
     let chip = Arc::new(ProfiledChip::new(Arc::new(CpuChip::new(options))));
     let bar = LateBar::counting("loading", "layers");
@@ -123,6 +122,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: location.name().to_owned(),
         mode: arguments.compute.mode.to_string(),
+        dense: checkpoint.config().low_bit.map(|width| width.to_string()),
         kv: format!("{:?}", arguments.compute.kv).to_lowercase(),
         chip: chip.description().details,
         threads: options.threads,
@@ -143,7 +143,10 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         repetitions: usize::from(arguments.repetitions),
         steps: arguments.steps.map(usize::from),
         seconds: f64::from(arguments.seconds),
-        context: arguments.compute.context.unwrap_or(limit),
+        context: arguments
+            .compute
+            .context
+            .unwrap_or(checkpoint.config().max_position_embeddings),
         cooperation: &cooperation,
     };
     let outcome = bench.measure_all(&wanted(arguments, &bench), &mut results);

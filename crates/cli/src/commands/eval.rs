@@ -28,9 +28,8 @@ pub struct EvalArguments {
     #[command(flatten)]
     model: ModelChoice,
 
-    /// File of cases, one JSON object a line [default: those of the built-in model]
-    #[arg(long, value_name = "FILE")]
-    cases: Option<PathBuf>,
+    #[command(flatten)]
+    cases: CaseSource,
 
     /// Only cases of this kind; may be repeated
     #[arg(long, value_name = "KIND")]
@@ -48,11 +47,20 @@ pub struct EvalArguments {
     compute: ComputeOptions,
 }
 
+/// Where cases come from.
+#[derive(Args, Debug)]
+pub struct CaseSource {
+    /// File of cases, one JSON object a line [default: those of the built-in model]
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
+}
+
+/// A question with its answer.
 #[derive(Debug, Deserialize)]
-struct Case {
-    kind: String,
-    prompt: String,
-    expected: String,
+pub struct Case {
+    pub kind: String,
+    pub prompt: String,
+    pub expected: String,
     /// Line of the file, from 1.
     #[serde(skip)]
     line: usize,
@@ -69,11 +77,8 @@ struct Tally {
 }
 
 pub fn run(arguments: &EvalArguments) -> Result<(), Error> {
-    let (file, text) = match &arguments.cases {
-        None => ("the built-in cases".to_owned(), built_in::EVALUATION_CASES.to_owned()),
-        Some(path) => (path.display().to_string(), super::read_text(path)?),
-    };
-    let cases = choose(parse(&file, &text)?, arguments);
+    let (file, cases) = cases(&arguments.cases)?;
+    let cases = choose(cases, arguments);
     if cases.is_empty() {
         return Err(Error::Empty {
             file,
@@ -116,6 +121,16 @@ pub fn run(arguments: &EvalArguments) -> Result<(), Error> {
         })),
         false => super::print(&table(&tallies)),
     }
+}
+
+/// All cases, and what errors call their file.
+pub fn cases(source: &CaseSource) -> Result<(String, Vec<Case>), Error> {
+    let (file, text) = match &source.cases {
+        None => ("the built-in cases".to_owned(), built_in::EVALUATION_CASES.to_owned()),
+        Some(path) => (path.display().to_string(), super::read_text(path)?),
+    };
+    let cases = parse(&file, &text)?;
+    Ok((file, cases))
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<Case>, Error> {

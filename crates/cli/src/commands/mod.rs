@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod chips;
 pub mod convert;
+pub mod distance;
 pub mod download;
 pub mod eval;
 pub mod inspect;
@@ -32,6 +33,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
         Some(Command::Download(arguments)) => download::run(&arguments),
         Some(Command::Score(arguments)) => score::run(&arguments),
+        Some(Command::Distance(arguments)) => distance::run(&arguments),
         Some(Command::Eval(arguments)) => eval::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Synth(arguments)) => synth::run(&arguments),

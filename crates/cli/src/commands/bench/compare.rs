@@ -35,10 +35,13 @@ pub fn report(old: &Results, new: &Results) -> String {
         text = text.replace(FASTER, &format!("{GREEN}{FASTER}{}", terminal::RESET));
         text = text.replace(SLOWER, &format!("{RED}{SLOWER}{}", terminal::RESET));
     }
+    let released = "released".to_owned();
+    let [old_dense, new_dense] = [old, new].map(|results| results.dense.as_ref().unwrap_or(&released));
     for (what, then, now) in [
         ("model", &old.model, &new.model),
         ("mode", &old.mode, &new.mode),
         ("keys", &old.kv, &new.kv),
+        ("dense part", old_dense, new_dense),
         ("chip", &old.chip, &new.chip),
         ("version", &old.version, &new.version),
     ] {

@@ -16,6 +16,9 @@ pub struct Results {
     pub version: String,
     pub model: String,
     pub mode: String,
+    /// Low-bit format of the dense part; released bits without.
+    #[serde(default)]
+    pub dense: Option<String>,
     pub kv: String,
     /// The chip in words.
     pub chip: String,

@@ -7,11 +7,15 @@ use crate::table::table;
 
 pub fn report(results: &Results) -> String {
     let mut text = format!(
-        "{}, {} mode, {}\nreads {} of weights for a token\n\n{}",
+        "{}, {} mode, {}\nreads {} of weights for a token{}\n\n{}",
         results.model,
         results.mode,
         results.chip,
         short_bytes(results.active_weight_bytes as f64),
+        results
+            .dense
+            .as_ref()
+            .map_or(String::new(), |format| format!(", the dense part as {format}")),
         ceilings(results),
     );
     if !results.points.is_empty() {
