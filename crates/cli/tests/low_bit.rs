@@ -15,7 +15,10 @@ fn fewer_bits_are_further_from_the_reference() {
     fs::write(home.path().join("cases"), CASE).unwrap();
     let found = json_in(home.path(), &["distance", "--cases", "cases", "--json"]);
     let ways = found["ways"].as_array().unwrap();
-    let names: Vec<_> = ways.iter().map(|way| (way["mode"].as_str(), way["dense"].as_str())).collect();
+    let names: Vec<_> = ways
+        .iter()
+        .map(|way| (way["mode"].as_str(), way["dense"].as_str()))
+        .collect();
     let fast = |dense| (Some("fast"), dense);
     let expected = [fast(None), fast(Some("int8")), fast(Some("int6")), fast(Some("int4"))];
     assert_eq!(names[1..], expected);
@@ -27,7 +30,11 @@ fn fewer_bits_are_further_from_the_reference() {
         assert!(number(way, "kl_p99") <= number(way, "kl_max"));
     }
     let empty = run_in(home.path(), &["distance", "--cases", "cases", "--limit", "0"], b"");
-    assert!(empty.errors.contains("no text of 50 to 2,000 tokens"), "{}", empty.errors);
+    assert!(
+        empty.errors.contains("no text of 50 to 2,000 tokens"),
+        "{}",
+        empty.errors
+    );
 }
 
 const IDS: &str = "[0, 5, 6, 700, 31, 32, 33]";
