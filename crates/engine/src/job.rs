@@ -146,6 +146,15 @@ impl Job {
         (self.tokens.len() >= self.length_max).then_some(Ending::Finished(FinishReason::Length, None))
     }
 
+    /// What a step needs of the job: its sequence, its tokens, and the constraint on the token after them.
+    pub fn parts(&mut self) -> Option<(&mut Sequence, &[u32], Option<&mut dyn Constraint>)> {
+        let constraint = self
+            .constraint
+            .as_mut()
+            .map(|constraint| &mut **constraint as &mut dyn Constraint);
+        Some((self.sequence.as_mut()?, &self.tokens, constraint))
+    }
+
     /// Tells the sink, once, that the job runs.
     pub fn admit(&mut self, now: Instant, reused: usize, missed: Option<MissReason>) {
         if self.admitted.is_some() {

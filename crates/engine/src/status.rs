@@ -53,12 +53,10 @@ pub struct ServiceStatus {
 pub struct StepProfile {
     /// Taking requests, choosing rows.
     pub schedule: Duration,
-    /// The model.
+    /// The model, until its logits are read.
     pub model: Duration,
-    /// Reading logits, penalties, constraints, drawing.
+    /// Penalties, drawing, sinks.
     pub sample: Duration,
-    /// Sinks.
-    pub deliver: Duration,
     /// Prefix cache: looking up, remembering, writing to disk.
     pub cache: Duration,
 }
@@ -66,7 +64,7 @@ pub struct StepProfile {
 impl StepProfile {
     /// Share of all time that was not spent in the model.
     pub fn overhead(&self) -> f64 {
-        let own = self.schedule + self.sample + self.deliver + self.cache;
+        let own = self.schedule + self.sample + self.cache;
         own.as_secs_f64() / (own + self.model).as_secs_f64().max(1e-9)
     }
 }

@@ -130,18 +130,21 @@ impl Scheduler {
         }
     }
 
-    /// Runs the model; a fault of the chip or a panic becomes a reason.
+    /// Runs the model, and beside it the constraints of the tokens to come; a fault of the chip or a panic becomes a
+    /// reason.
     fn compute(&mut self, plan: &[(usize, usize)]) -> Result<Vec<f32>, String> {
         let (model, pool, running) = (&self.model, &mut self.pool, &mut self.running);
         let mut rows = vec![0; running.len()];
         plan.iter().for_each(|(index, count)| rows[*index] = *count);
         let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(plan.len());
+        let mut constraints = Vec::new();
         for (job, rows) in running.iter_mut().zip(rows).filter(|(_, rows)| *rows > 0) {
-            let sequence = job.sequence.as_mut().ok_or("a running job has no sequence")?;
+            let (sequence, tokens, constraint) = job.parts().ok_or("a running job has no sequence")?;
             let range = sequence.len()..sequence.len() + rows;
-            let is_last = range.end == job.tokens.len();
+            let is_last = range.end == tokens.len();
+            constraints.extend(constraint.filter(|_| is_last));
             chunks.push(Chunk {
-                tokens: &job.tokens[range],
+                tokens: &tokens[range],
                 sequence,
                 outputs: if is_last { Outputs::Last } else { Outputs::None },
             });
@@ -152,7 +155,18 @@ impl Scheduler {
                 None => Ok(model.chip().synchronize().map(|()| Vec::new())?),
             }
         };
-        match catch_unwind(AssertUnwindSafe(run)) {
+        let outcome = if constraints.is_empty() {
+            catch_unwind(AssertUnwindSafe(run))
+        } else {
+            std::thread::scope(|scope| {
+                // Masks stay in the constraints, and so do errors: both are asked for again when the token is drawn.
+                let masks = scope.spawn(|| constraints.into_iter().for_each(|constraint| drop(constraint.mask())));
+                let outcome = catch_unwind(AssertUnwindSafe(run));
+                let _ = masks.join();
+                outcome
+            })
+        };
+        match outcome {
             Ok(Ok(logits)) => Ok(logits),
             Ok(Err(error)) => Err(error.to_string()),
             Err(panic) => Err(format!("a panic: {}", panic_message(&*panic))),
@@ -173,10 +187,16 @@ impl Scheduler {
             let Some(logits) = rows.next() else {
                 break;
             };
-            match job.draw(logits) {
-                Ok(None) => {}
-                Ok(Some(ending)) => ended.push((*index, ending)),
-                Err(error) => ended.push((*index, Ending::Failed(error))),
+            // Constraints are code of others.
+            match catch_unwind(AssertUnwindSafe(|| job.draw(logits))) {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(ending))) => ended.push((*index, ending)),
+                Ok(Err(error)) => ended.push((*index, Ending::Failed(error))),
+                Err(panic) => {
+                    let reason = format!("a panic: {}", panic_message(&*panic));
+                    let what = "the constraint";
+                    ended.push((*index, Ending::Failed(Error::Constraint { what, reason })));
+                }
             }
         }
         // From the back, so that positions stay right.
