@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{bench, chat, chips, convert, distance, download, eval, inspect, plan, run, score, synth};
+use crate::commands::{bench, chat, chips, convert, distance, download, eval, inspect, plan, run, score, serve, synth};
 
 /// Runs DeepSeek-V4 models from their released files.
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ pub enum Command {
     Run(run::RunArguments),
     /// Talk with a model
     Chat(chat::ChatArguments),
+    /// Offer a model over HTTP, in the protocols of OpenAI and Anthropic
+    Serve(serve::ServeArguments),
     /// Tell a model's size and costs, from its headers or its name alone
     Inspect(inspect::InspectArguments),
     /// Get a model by name, into the cache that the Hugging Face tools share

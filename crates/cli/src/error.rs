@@ -16,6 +16,8 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] cachalot_engine::Error),
     #[error(transparent)]
+    Server(#[from] cachalot_server::Error),
+    #[error(transparent)]
     Planner(#[from] cachalot_planner::Error),
     #[error(transparent)]
     Prompt(#[from] cachalot_chat::PromptError),

@@ -26,16 +26,22 @@ pub struct Loaded {
     pub load_time: Duration,
 }
 
-/// Opens, checks and loads a model; a bar shows up if that takes long.
+/// A model without an engine.
+pub struct LoadedModel {
+    pub checkpoint: Checkpoint,
+    pub model: Model,
+    /// What `--dense` made of the dense part.
+    pub low_bit: Option<LowBit>,
+}
+
+/// Opens, checks and loads a model into an engine for one session; a bar shows up if that takes long.
 pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Error> {
     let started = Instant::now();
-    let (checkpoint, low_bit) = open(location, options)?;
-    let chip = Arc::new(CpuChip::new(options.cpu()));
-    let bar = LateBar::counting("loading", "layers");
-    let model = Model::load(&checkpoint, chip, options.model(), &mut |done, total| {
-        bar.set(done as u64, total as u64);
-    })?;
-    drop(bar);
+    let LoadedModel {
+        checkpoint,
+        model,
+        low_bit,
+    } = load_model(location, options)?;
     let engine = Engine::new(model, options.engine())?;
     Ok(Loaded {
         name: location.name().to_owned(),
@@ -44,6 +50,21 @@ pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Err
         engine,
         low_bit,
         load_time: started.elapsed(),
+    })
+}
+
+/// The same without an engine.
+pub fn load_model(location: &Location, options: &ComputeOptions) -> Result<LoadedModel, Error> {
+    let (checkpoint, low_bit) = open(location, options)?;
+    let chip = Arc::new(CpuChip::new(options.cpu()));
+    let bar = LateBar::counting("loading", "layers");
+    let model = Model::load(&checkpoint, chip, options.model(), &mut |done, total| {
+        bar.set(done as u64, total as u64);
+    })?;
+    Ok(LoadedModel {
+        checkpoint,
+        model,
+        low_bit,
     })
 }
 

@@ -44,19 +44,24 @@ enum Effort {
 
 impl Texts {
     pub fn of(loaded: &Loaded) -> Result<Self, Error> {
-        let config = loaded.checkpoint.config();
+        Texts::of_checkpoint(&loaded.checkpoint, &loaded.place)
+    }
+
+    /// The same of a checkpoint; `place` names its folder in errors.
+    pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Self, Error> {
+        let config = checkpoint.config();
         let format = match config.dspark {
             Some(_) => PromptFormat::V4Dspark,
             None => PromptFormat::V4,
         };
         let wrong = |source| Error::Tokenizer {
-            place: loaded.place.clone(),
+            place: place.to_owned(),
             source,
         };
-        let tokenizer = tokenizer(&loaded.checkpoint, &loaded.place)?;
+        let tokenizer = tokenizer(checkpoint, place)?;
         let encoder = PromptEncoder::new(tokenizer, format).map_err(wrong)?;
-        let file = loaded.checkpoint.file("generation_config.json");
-        let generation = GenerationConfig::read(file.as_deref(), &loaded.place)?;
+        let file = checkpoint.file("generation_config.json");
+        let generation = GenerationConfig::read(file.as_deref(), place)?;
         let mut stop_tokens = config.eos_token_ids.clone();
         stop_tokens.extend(generation.stop_tokens);
         stop_tokens.push(encoder.tokenizer().eos_id());

@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod plan;
 pub mod run;
 pub mod score;
+pub mod serve;
 pub mod synth;
 
 use std::{
@@ -30,6 +31,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         None => print(WELCOME),
         Some(Command::Run(arguments)) => run::run(&arguments),
         Some(Command::Chat(arguments)) => chat::run(&arguments),
+        Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
         Some(Command::Download(arguments)) => download::run(&arguments),
         Some(Command::Score(arguments)) => score::run(&arguments),

@@ -1,0 +1,6 @@
+//! The HTTP side over a scripted backend, seen as raw bytes.
+
+mod life;
+mod refusals;
+mod streams;
+mod support;
