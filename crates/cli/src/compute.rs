@@ -10,7 +10,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::numbers::parse_token_count;
+use crate::numbers::{parse_bytes, parse_token_count};
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Computing")]
@@ -29,9 +29,14 @@ pub struct ComputeOptions {
     #[arg(long, value_name = "FORMAT", value_parser = dense_parser())]
     pub dense: Option<IntegerWidth>,
 
-    /// Tokens of memory, such as 8k or 1M [default: all that the model was made for]
+    /// Tokens of memory, such as 8k or 1M [default: all that the model was made for, or what an eighth of --memory holds]
     #[arg(long, value_name = "TOKENS", value_parser = parse_token_count)]
     pub context: Option<usize>,
+
+    /// Memory that the process may use, such as 8GiB: experts that do not fit are read from disk when they are needed
+    /// [default: weights are mapped where the model fits into free memory, else most of that]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
 
     /// Threads that compute [default: one for each core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]

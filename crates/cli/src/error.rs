@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, io, path::PathBuf, process::ExitCode};
 
-use crate::terminal;
+use crate::{numbers::bytes, terminal};
 
 /// Why a command ended early. Each message says what was wrong and what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,22 @@ pub enum Error {
     PromptMissing,
     #[error("--context {} is more than the {} tokens that the model was made for; ask for less", grouped(*.wanted), grouped(*.limit))]
     Context { wanted: usize, limit: usize },
+    /// `--memory` is too little.
+    #[error(
+        "{} of memory are too little: weights that every token uses take {}, the context's state and workspace {}, the \
+         program and its buffers {}, {expert_count} experts at once {}; give at least --memory {needed_mebibytes}MiB, or \
+         less --context or --chunk",
+        bytes(*.limit), bytes(*.weights), bytes(*.states), bytes(*.program), bytes(*.experts)
+    )]
+    Memory {
+        limit: u64,
+        weights: u64,
+        states: u64,
+        program: u64,
+        expert_count: usize,
+        experts: u64,
+        needed_mebibytes: u64,
+    },
     /// A line of an input file is not what it should be.
     #[error("{file}:{line}: {reason}; {remedy}")]
     Line {

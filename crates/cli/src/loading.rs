@@ -7,10 +7,10 @@ use std::{
 
 use cachalot_checkpoint::{Checkpoint, LowBit};
 use cachalot_chip_cpu::CpuChip;
-use cachalot_engine::Engine;
+use cachalot_engine::{Engine, EngineOptions};
 use cachalot_model::Model;
 
-use crate::{compute::ComputeOptions, error::Error, location::Location, progress::LateBar};
+use crate::{compute::ComputeOptions, error::Error, location::Location, memory::MemoryPlan, progress::LateBar};
 
 /// A model that is ready to compute.
 pub struct Loaded {
@@ -32,6 +32,23 @@ pub struct LoadedModel {
     pub model: Model,
     /// What `--dense` made of the dense part.
     pub low_bit: Option<LowBit>,
+    pub memory: Memory,
+}
+
+/// The memory that a model has.
+pub struct Memory {
+    pub plan: MemoryPlan,
+    chip: Arc<CpuChip>,
+}
+
+impl Memory {
+    /// To be asked when weights and states are complete.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] with the smallest limit that suffices.
+    pub fn check(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        self.plan.check(&self.chip, checkpoint.config())
+    }
 }
 
 /// Opens, checks and loads a model into an engine for one session; a bar shows up if that takes long.
@@ -41,8 +58,16 @@ pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Err
         checkpoint,
         model,
         low_bit,
+        memory,
     } = load_model(location, options)?;
-    let engine = Engine::new(model, options.engine())?;
+    let engine = Engine::new(
+        model,
+        EngineOptions {
+            context: memory.plan.context,
+            ..options.engine()
+        },
+    )?;
+    memory.check(&checkpoint)?;
     Ok(Loaded {
         name: location.name().to_owned(),
         place: location.display(),
@@ -56,15 +81,22 @@ pub fn load(location: &Location, options: &ComputeOptions) -> Result<Loaded, Err
 /// The same without an engine.
 pub fn load_model(location: &Location, options: &ComputeOptions) -> Result<LoadedModel, Error> {
     let (checkpoint, low_bit) = open(location, options)?;
-    let chip = Arc::new(CpuChip::new(options.cpu()));
+    let plan = MemoryPlan::new(&checkpoint, options);
+    let chip = plan.chip(options.cpu());
     let bar = LateBar::counting("loading", "layers");
-    let model = Model::load(&checkpoint, chip, options.model(), &mut |done, total| {
-        bar.set(done as u64, total as u64);
-    })?;
+    let model = Model::load(
+        &checkpoint,
+        Arc::clone(&chip) as _,
+        options.model(),
+        &mut |done, total| {
+            bar.set(done as u64, total as u64);
+        },
+    )?;
     Ok(LoadedModel {
         checkpoint,
         model,
         low_bit,
+        memory: Memory { plan, chip },
     })
 }
 

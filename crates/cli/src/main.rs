@@ -5,6 +5,7 @@
 //! | `arguments` | the command line; options that several commands share are in `model_choice`, `compute`, `sampling` |
 //! | `commands` | one file a command |
 //! | `location`, `built_in`, `fetch` | from the name of a model to its files |
+//! | `memory` | how much of it a model may use |
 //! | `loading`, `texts` | from files to an engine, and to a tokenizer with its prompt format |
 //! | `answering`, `printer` | one answer, and how it is shown |
 //! | `interrupt`, `progress`, `terminal`, `numbers`, `table`, `machine` | Ctrl-C, progress bars, colours, how numbers are read and written, tables, this machine's memory |
@@ -25,6 +26,7 @@ mod interrupt;
 mod loading;
 mod location;
 mod machine;
+mod memory;
 mod model_choice;
 mod numbers;
 mod printer;

@@ -16,6 +16,29 @@ pub fn parse_token_count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// `8GiB`, `6.5 GB`, `512M` or a plain number; `K`, `M`, `G` and `T` alone are binary, with `B` decimal, with `iB` binary.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number of bytes above 0, such as 8GiB, 6.5GB or 512MiB".to_owned();
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let unit = unit.trim().to_ascii_lowercase();
+    let (letter, base) = match unit.as_bytes() {
+        [] | [b'b'] => (b'-', 1.0),
+        [letter] | [letter, b'i', b'b'] => (*letter, 1024.0),
+        [letter, b'b'] => (*letter, 1000.0),
+        _ => return Err(wrong()),
+    };
+    let power = b"-kmgt".iter().position(|known| *known == letter).ok_or_else(wrong)?;
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let bytes = number * f64::powi(base, power as i32);
+    match (1.0..1e18).contains(&bytes) {
+        true => Ok(bytes as u64),
+        false => Err(wrong()),
+    }
+}
+
 /// Bytes in three digits: `159.6 GB`. Decimal units.
 pub fn bytes(bytes: u64) -> String {
     with_unit(bytes as f64, &["bytes", "kB", "MB", "GB", "TB", "PB"])
@@ -83,6 +106,36 @@ mod tests {
             "18446744073709551615k",
         ] {
             assert!(parse_token_count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn byte_counts() {
+        for (text, count) in [
+            ("1", 1),
+            ("512b", 512),
+            ("8GiB", 8 << 30),
+            ("8g", 8 << 30),
+            ("6.5 GB", 6_500_000_000),
+            ("1.5MiB", 3 << 19),
+            ("2TB", 2_000_000_000_000),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(count), "{text}");
+        }
+        for text in [
+            "",
+            "GiB",
+            "0",
+            "0.1",
+            "-1",
+            "8Gi",
+            "8XB",
+            "8GiBB",
+            "1e9",
+            "1.2.3",
+            "99999999TB",
+        ] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 

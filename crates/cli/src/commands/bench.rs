@@ -11,13 +11,12 @@ mod text;
 use std::{path::PathBuf, sync::Arc};
 
 use cachalot_chip::{Chip as _, profile::ProfiledChip};
-use cachalot_chip_cpu::CpuChip;
 use cachalot_model::Model;
 use cachalot_planner::svg;
 use clap::Args;
 
 use crate::{
-    compute::ComputeOptions, error::Error, interrupt::Cooperation, loading, location::Location,
+    compute::ComputeOptions, error::Error, interrupt::Cooperation, loading, location::Location, memory::MemoryPlan,
     model_choice::ModelChoice, numbers::parse_token_count, progress::LateBar,
 };
 use measure::{Bench, Wanted};
@@ -103,7 +102,9 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
     let (checkpoint, _) = loading::open(&location, &arguments.compute)?;
     let options = arguments.compute.cpu();
-    let chip = Arc::new(ProfiledChip::new(Arc::new(CpuChip::new(options))));
+    let memory = MemoryPlan::new(&checkpoint, &arguments.compute);
+    let cpu = memory.chip(options);
+    let chip = Arc::new(ProfiledChip::new(Arc::clone(&cpu) as _));
     let bar = LateBar::counting("loading", "layers");
     let model = Model::load(
         &checkpoint,
@@ -114,6 +115,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         },
     )?;
     drop(bar);
+    memory.check(&cpu, checkpoint.config())?;
 
     let cooperation = Cooperation::begin();
     let ceilings = ceilings::measure(options, &cooperation)?;

@@ -135,6 +135,7 @@ fn load(
         kv: Kv::Packed,
         dense,
         context: Some(CONTEXT),
+        memory: None,
         threads: arguments.threads,
         chunk: 512,
     };

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     loading::{self, Loaded},
     location::Location,
-    numbers,
+    memory, numbers,
     printer::Printer,
     sampling::SamplingArguments,
     texts::{Texts, ThinkingArguments},
@@ -96,6 +96,9 @@ pub fn run(arguments: &RunArguments) -> Result<(), Error> {
     }
     if arguments.verbose {
         tell_turn(&turn);
+        if let Some(traffic) = loaded.engine.model().chip().expert_traffic() {
+            eprintln!("experts    {}", memory::sentence(&traffic, computed_token_count(&turn)));
+        }
     }
     if !arguments.json && turn.finish_reason() == "length" {
         // A cut answer looks like a wrong one, and one that was cut while thinking like none at all.
@@ -155,6 +158,9 @@ fn as_json(turn: &Turn, loaded: &Loaded, sampling: &SamplingOptions) -> serde_js
     let mut value = turn.to_json();
     value["model"] = json!(loaded.name);
     value["seed"] = json!(sampling.seed);
+    if let Some(traffic) = loaded.engine.model().chip().expert_traffic() {
+        value["experts"] = memory::as_json(&traffic, computed_token_count(turn));
+    }
     value["timings"] = json!({
         "load_seconds": loaded.load_time.as_secs_f64(),
         "first_token_seconds": turn.prompt_time.as_secs_f64(),
@@ -163,6 +169,11 @@ fn as_json(turn: &Turn, loaded: &Loaded, sampling: &SamplingOptions) -> serde_js
         "tokens_per_second": turn.tokens_per_second(),
     });
     value
+}
+
+/// Tokens that went through the model: the last one of an answer is not fed.
+fn computed_token_count(turn: &Turn) -> usize {
+    turn.prompt_token_count - turn.reused_token_count + turn.token_count.saturating_sub(1)
 }
 
 fn tell_setup(loaded: &Loaded, sampling: &SamplingOptions) {
@@ -189,6 +200,14 @@ fn tell_setup(loaded: &Loaded, sampling: &SamplingOptions) {
         engine.model().options().mode,
         numbers::grouped(engine.context() as u64)
     );
+    if let Some(traffic) = engine.model().chip().expert_traffic() {
+        eprintln!(
+            "experts    {} of {} fit into memory, {} each",
+            numbers::grouped(traffic.slot_count as u64),
+            numbers::grouped(traffic.expert_count as u64),
+            numbers::bytes(traffic.slot_bytes as u64)
+        );
+    }
     for support in [Support::Native, Support::Composed, Support::Reference, Support::Missing] {
         let operators: Vec<String> = engine
             .model()

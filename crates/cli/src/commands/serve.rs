@@ -123,9 +123,21 @@ pub fn run(arguments: &ServeArguments) -> Result<(), Error> {
     // Listening comes first: a taken port is told before a long load.
     let server = Server::listen(server_options(arguments)?)?;
     let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
-    let LoadedModel { checkpoint, model, .. } = loading::load_model(&location, &arguments.compute)?;
+    let LoadedModel {
+        checkpoint,
+        model,
+        memory,
+        ..
+    } = loading::load_model(&location, &arguments.compute)?;
     let texts = Texts::of_checkpoint(&checkpoint, &location.display())?;
-    let service = Service::start(model, service_options(arguments))?;
+    let service = Service::start(
+        model,
+        ServiceOptions {
+            context: memory.plan.context,
+            ..service_options(arguments)
+        },
+    )?;
+    memory.check(&checkpoint)?;
     let options = ModelOptions {
         name: location.name().to_owned(),
         aliases: arguments.alias.clone(),
@@ -179,7 +191,6 @@ fn server_options(arguments: &ServeArguments) -> Result<ServerOptions, Error> {
 
 fn service_options(arguments: &ServeArguments) -> ServiceOptions {
     ServiceOptions {
-        context: arguments.compute.context,
         sequence_count_max: usize::from(arguments.parallel),
         step_row_count_max: usize::from(arguments.compute.chunk),
         queue_length_max: arguments.queue,

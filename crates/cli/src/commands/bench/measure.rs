@@ -10,7 +10,7 @@ use cachalot_model::{Chunk, Model, Outputs, Sequence, StateOptions, StatePool};
 use cachalot_planner::{engine, step::Work};
 
 use super::results::{CostPerToken, OperatorShare, Phase, Point, Results, Skipped};
-use crate::{error::Error, interrupt::Cooperation, machine, numbers, progress::LateBar};
+use crate::{error::Error, interrupt::Cooperation, machine, memory, numbers, progress::LateBar};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ struct Measured {
     operators: BTreeMap<Label, Record>,
     /// Tokens of the repetition that was recorded.
     recorded_tokens: usize,
+    /// Tokens of everything.
+    token_count: usize,
 }
 
 /// Tokens a second of repetitions, those that waited for the disk apart: weights that the system has taken out of memory
@@ -100,12 +102,17 @@ impl Bench<'_> {
                 continue;
             }
             let progress = |repetition: usize| bar.set(done + repetition as u64, total);
+            let before = self.chip.expert_traffic();
             let measured = match phase {
                 Phase::Prefill => self.prefill(tokens, &progress)?,
                 Phase::Decode => self.decode(tokens, batch, &progress)?,
             };
             let predicted = self.predict(wanted, measured.steps, results);
-            let point = point(wanted, measured, predicted, results);
+            let token_count = measured.token_count;
+            let mut point = point(wanted, measured, predicted, results);
+            if let (Some(before), Some(after)) = (before, self.chip.expert_traffic()) {
+                point.experts = Some(memory::as_json(&after.since(&before), token_count));
+            }
             results.points.push(point);
         }
         Ok(())
@@ -218,8 +225,10 @@ impl Bench<'_> {
 
     fn prefill(&self, token_count: usize, progress: &dyn Fn(usize)) -> Result<Measured, Error> {
         let mut pool = self.pool(token_count, 1)?;
+        let mut pass_count = 0;
         let mut pass = |index: usize| -> Result<f64, Error> {
             let tokens = self.tokens(index as u64, token_count);
+            pass_count += 1;
             let started = Instant::now();
             let mut sequence = pool.new_sequence()?;
             for chunk in tokens.chunks(self.chunk) {
@@ -250,6 +259,7 @@ impl Bench<'_> {
         }
         Ok(Measured {
             steps: token_count.div_ceil(self.chunk),
+            token_count: token_count * pass_count,
             rates,
             operators,
             recorded_tokens: token_count,
@@ -300,8 +310,11 @@ impl Bench<'_> {
         let recorded = repetition(self.repetitions + 1, steps, true);
         let operators = self.chip.finish();
         recorded?;
+        let repetition_count = rates.warm.len() + rates.cold.len();
+        let step_count = 3 + (repetition_count + 1) * (steps + 1);
         Ok(Measured {
             steps,
+            token_count: batch * step_count,
             rates,
             operators,
             recorded_tokens: batch * steps,
@@ -353,6 +366,7 @@ fn point(wanted: &Wanted, measured: Measured, predicted: f64, results: &Results)
         arithmetic_fraction: operations_per_second / results.ceilings.operations_per_second,
         floor_seconds_per_token: floor_seconds / tokens,
         predicted_tokens_per_second: predicted,
+        experts: None,
         operators: shares(&measured.operators),
     }
 }

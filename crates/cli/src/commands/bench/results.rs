@@ -98,6 +98,9 @@ pub struct Point {
     pub floor_seconds_per_token: f64,
     /// What the planner expects from the ceilings.
     pub predicted_tokens_per_second: f64,
+    /// How experts came from disk, if the model has a memory limit: all repetitions together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<serde_json::Value>,
     /// Time by operator in one more repetition, longest first.
     pub operators: Vec<OperatorShare>,
 }
