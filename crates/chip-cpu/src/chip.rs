@@ -26,7 +26,7 @@ pub struct CpuOptions {
     pub kernels: Kernels,
     /// Memory for weights, tensors and experts together. Default: no limit, and weights stay mapped. With a limit, routed
     /// experts are read from their files when they are needed and kept in what weights and tensors leave. What operators
-    /// need while they run is not counted: about 200 bytes for each row and channel of the largest step.
+    /// need while they run is not counted.
     pub memory_bytes_max: Option<u64>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     machine, numbers,
 };
 
-/// Code, tables of tensors, tokenizer, allocator: measured below 100 MB on V4-Flash.
+/// Code, tables of tensors, tokenizer, allocator: an estimate, not yet measured on a whole model.
 const PROCESS_BYTES: u64 = 160 << 20;
 /// Part of the free memory that is used if nothing is said, in hundredths: the rest is for what is started later.
 const FREE_HUNDREDTHS: u64 = 85;

@@ -1,7 +1,7 @@
 //! Threads that read experts.
 //!
 //! Blocking reads on a few threads keep a disk busy: pieces are megabytes, so a system call costs nothing beside its read,
-//! and they work where io_uring is forbidden, as in most containers.
+//! and they need nothing that a container may forbid. io_uring was not tried.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
