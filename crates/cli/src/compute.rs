@@ -1,7 +1,7 @@
 //! How a model computes: options of all commands that run one.
 
 use cachalot_chip::Mode;
-use cachalot_chip_cpu::CpuOptions;
+use cachalot_chip_cpu::{CpuOptions, Kernels, UnknownKernels};
 use cachalot_engine::EngineOptions;
 use cachalot_model::{KvFormat, ModelOptions};
 use cachalot_numerics::IntegerWidth;
@@ -42,6 +42,11 @@ pub struct ComputeOptions {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
+    /// Instructions of fast mode, to compare them [default: the best that this processor has]
+    #[arg(long, value_name = "SET",
+          value_parser = PossibleValuesParser::new(Kernels::ALL.map(Kernels::name)).try_map(|text| parse_kernels(&text)))]
+    pub kernels: Option<Kernels>,
+
     /// Tokens of a prompt that are computed at once
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
     pub chunk: u16,
@@ -50,6 +55,17 @@ pub struct ComputeOptions {
 /// The widths of `--dense`.
 pub fn dense_parser() -> impl TypedValueParser<Value = IntegerWidth> {
     PossibleValuesParser::new(["int8", "int6", "int4"]).try_map(|text| text.parse::<IntegerWidth>())
+}
+
+fn parse_kernels(name: &str) -> Result<Kernels, String> {
+    let kernels: Kernels = name.parse().map_err(|error: UnknownKernels| error.to_string())?;
+    if kernels.is_available() {
+        return Ok(kernels);
+    }
+    Err(format!(
+        "this processor cannot run them; its best are '{}'",
+        Kernels::detect().name()
+    ))
 }
 
 /// How fast mode keeps keys and values.
@@ -66,6 +82,7 @@ impl ComputeOptions {
         let defaults = CpuOptions::default();
         CpuOptions {
             threads: self.threads.map_or(defaults.threads, usize::from),
+            kernels: self.kernels.unwrap_or(defaults.kernels),
             ..defaults
         }
     }
