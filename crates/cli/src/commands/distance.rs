@@ -136,6 +136,7 @@ fn load(
         dense,
         context: Some(CONTEXT),
         memory: None,
+        kernels: None,
         threads: arguments.threads,
         chunk: 512,
     };
