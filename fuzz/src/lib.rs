@@ -5,3 +5,4 @@
 //! corpus. The checkpoint crate runs every corpus file through the same functions as a normal test.
 
 pub mod checkpoint_readers;
+pub mod protocols;
