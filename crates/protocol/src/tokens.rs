@@ -151,6 +151,8 @@ pub fn model_body(model: &ModelInfo) -> Value {
         "display_name": model.id,
         "created": model.created,
         "created_at": rfc3339(model.created),
+        "lifecycle": "active",
+        "max_input_tokens": model.context_token_count,
         "owned_by": "cachalot",
         "max_model_len": model.context_token_count,
     })

@@ -4,9 +4,9 @@ mod support;
 
 use cachalot_protocol::{EndReason, Protocol};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use support::assemble::{self, Seen};
-use support::{run, tokenizer, tokens};
+use support::{request, run, tokenizer, tokens};
 
 /// A line of `tools/protocol/answers.py`.
 #[derive(Deserialize)]
@@ -36,30 +36,6 @@ fn cases() -> Vec<Case> {
 }
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::ChatCompletions, Protocol::Responses, Protocol::Messages];
-
-/// A request that offers the tools `f` and `g`.
-fn request(protocol: Protocol, thinking: bool, stream: bool) -> Value {
-    let message = json!([{"role": "user", "content": "Hi"}]);
-    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    let tools = ["f", "g"].iter();
-    match protocol {
-        Protocol::ChatCompletions | Protocol::Completions => json!({
-            "model": "m", "messages": message, "stream": stream, "stream_options": {"include_usage": true},
-            "tools": tools.map(|name| json!({"type": "function", "function": {"name": name, "parameters": schema}})).collect::<Vec<_>>(),
-            "reasoning_effort": if thinking { "high" } else { "none" },
-        }),
-        Protocol::Responses => json!({
-            "model": "m", "input": message, "stream": stream,
-            "tools": tools.map(|name| json!({"type": "function", "name": name, "parameters": schema})).collect::<Vec<_>>(),
-            "reasoning": {"effort": if thinking { "high" } else { "none" }},
-        }),
-        Protocol::Messages => json!({
-            "model": "m", "messages": message, "stream": stream, "max_tokens": 1000,
-            "tools": tools.map(|name| json!({"name": name, "input_schema": schema})).collect::<Vec<_>>(),
-            "thinking": {"type": if thinking { "enabled" } else { "disabled" }, "budget_tokens": 1024},
-        }),
-    }
-}
 
 /// How the protocol says `end`.
 fn spelled_end(protocol: Protocol, end: &str) -> &str {

@@ -11,7 +11,7 @@ use cachalot_protocol::{
     AnswerEncoder, AnswerOptions, Call, EndReason, Frame, Limits, PrepareOptions, Prepared, Preparer, Protocol,
     ReplayStore, parse,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub const EOS: &str = "<｜end▁of▁sentence｜>";
 
@@ -82,4 +82,28 @@ pub fn data(frames: &[Frame]) -> Vec<Value> {
     });
     data.map(|data| serde_json::from_str(data).expect("JSON in every frame"))
         .collect()
+}
+
+/// A request that offers the tools `f` and `g`.
+pub fn request(protocol: Protocol, thinking: bool, stream: bool) -> Value {
+    let message = json!([{"role": "user", "content": "Hi"}]);
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let tools = ["f", "g"].iter();
+    match protocol {
+        Protocol::ChatCompletions | Protocol::Completions => json!({
+            "model": "m", "messages": message, "stream": stream, "stream_options": {"include_usage": true},
+            "tools": tools.map(|name| json!({"type": "function", "function": {"name": name, "parameters": schema}})).collect::<Vec<_>>(),
+            "reasoning_effort": if thinking { "high" } else { "none" },
+        }),
+        Protocol::Responses => json!({
+            "model": "m", "input": message, "stream": stream,
+            "tools": tools.map(|name| json!({"type": "function", "name": name, "parameters": schema})).collect::<Vec<_>>(),
+            "reasoning": {"effort": if thinking { "high" } else { "none" }},
+        }),
+        Protocol::Messages => json!({
+            "model": "m", "messages": message, "stream": stream, "max_tokens": 1000,
+            "tools": tools.map(|name| json!({"name": name, "input_schema": schema})).collect::<Vec<_>>(),
+            "thinking": {"type": if thinking { "enabled" } else { "disabled" }, "budget_tokens": 1024},
+        }),
+    }
 }
