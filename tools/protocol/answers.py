@@ -115,6 +115,9 @@ case("unknown tag", "A<｜DSML｜foo>B", text="AB", warnings=["tool_call_malform
 case("tag without its end", block('<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="city" string="true" Oslo'
      "</｜DSML｜parameter>\n</｜DSML｜invoke>\n"), calls=[["f", None]], end="tool_calls",
      warnings=["tool_call_malformed"])
+case("tag without its end, then the limit", block('<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="city" string="true" Oslo'
+     "</｜DSML｜parameter>\n</｜DSML｜invoke>\n") + "\n\n<｜DSML｜", calls=[["f", None]], end="length",
+     warnings=["tool_call_malformed", "tool_call_cut"], cut=True)
 case("tool without a name", block("<｜DSML｜invoke>\n</｜DSML｜invoke>\n"), text=None, warnings=None)
 case("turn of somebody else", "Yes<｜User｜>And", text="Yes", warnings=["foreign_turn"])
 

@@ -36,6 +36,8 @@ pub(crate) struct Choice {
     /// The open block is the last one.
     open: bool,
     call_count: usize,
+    /// Whether the caller ends the answer, not the model.
+    limited: bool,
 }
 
 impl Choice {
@@ -50,6 +52,7 @@ impl Choice {
             sampled: Vec::new(),
             open: false,
             call_count: 0,
+            limited: false,
         }
     }
 
@@ -85,6 +88,7 @@ impl Choice {
         if self.is_over() {
             return pieces;
         }
+        self.limited = ending.is_some();
         let events = match ending {
             Some(ending) => self.parser.finish(ending),
             None => {
@@ -227,29 +231,22 @@ impl Choice {
 
     fn irregular(&mut self, irregularity: Irregularity, pieces: &mut Vec<Piece>) {
         self.state.warnings.push(Warning::of(&irregularity));
-        if let Irregularity::ToolCallMalformed { index: Some(_), raw }
-        | Irregularity::ToolCallCut { index: Some(_), raw } = irregularity
-        {
-            self.end_call(CallState::Malformed { raw }, pieces);
+        match irregularity {
+            // What the limit cut is nobody's mistake.
+            Irregularity::ToolCallCut { index: Some(_), .. } if self.limited => self.end_call(CallState::Cut, pieces),
+            Irregularity::ToolCallCut { index: Some(_), raw }
+            | Irregularity::ToolCallMalformed { index: Some(_), raw } => {
+                self.end_call(CallState::Malformed { raw }, pieces);
+            }
+            _ => {}
         }
     }
 
     fn end(&mut self, reason: FinishReason, pieces: &mut Vec<Piece>) {
         self.flush(pieces);
         let limited = matches!(reason, FinishReason::Length | FinishReason::Cancelled);
-        if limited {
-            // What the limit cut is nobody's mistake.
-            if let Some(Block::Call(call)) = self.state.blocks.last_mut()
-                && matches!(call.state, CallState::Malformed { .. })
-                && self
-                    .state
-                    .warnings
-                    .last()
-                    .is_some_and(|warning| warning.code == "tool_call_cut")
-            {
-                call.state = CallState::Cut;
-            }
-        } else if self.state.calls().next().is_none() && self.state.text().is_empty() && self.lost_a_call() {
+        let is_empty = self.state.calls().next().is_none() && self.state.text().is_empty();
+        if !limited && is_empty && self.lost_a_call() {
             self.emit_text(LOST_CALL.to_owned(), pieces);
         }
         self.close(pieces);
