@@ -8,6 +8,7 @@ Every body and every event is validated by the SDK's own pydantic models; stream
 accumulators where those are public, and must say what the body says.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -35,9 +36,12 @@ def events(path):
             yield value
 
 
+adapter = functools.cache(TypeAdapter)
+
+
 def validate(kind, value, path):
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter(kind).validate_python(value)
     except Exception as error:
         sys.exit(f"{path.name}: {error}\n{json.dumps(value, ensure_ascii=False)[:600]}")
 

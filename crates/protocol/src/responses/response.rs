@@ -299,7 +299,7 @@ fn usage_json(head: &Head, choices: &[Choice]) -> Value {
     let usage = crate::answer::usage(head, choices);
     json!({
         "input_tokens": usage.prompt_token_count,
-        "input_tokens_details": {"cached_tokens": usage.cached_token_count},
+        "input_tokens_details": {"cached_tokens": usage.cached_token_count, "cache_write_tokens": 0},
         "output_tokens": usage.answer_token_count,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_token_count},
         "total_tokens": usage.prompt_token_count + usage.answer_token_count,
