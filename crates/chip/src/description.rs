@@ -16,6 +16,8 @@ pub struct Description {
 pub enum Evidence {
     /// Run on the real device.
     Measured,
+    /// Written and compiled, but not run on such a device.
+    Unmeasured,
     /// Run on an emulator only.
     Emulated,
     /// Not run anywhere yet.
@@ -26,6 +28,7 @@ impl fmt::Display for Evidence {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Evidence::Measured => "measured",
+            Evidence::Unmeasured => "unmeasured",
             Evidence::Emulated => "emulated",
             Evidence::Planned => "planned",
         })
