@@ -11,6 +11,9 @@ use cachalot_planner::{
 };
 use serde_json::Value;
 
+/// Fastest repetition less the slowest, over the median.
+const SPREAD_MAX: f64 = 0.25;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut measurements = Vec::new();
     for argument in std::env::args().skip(1) {
@@ -21,6 +24,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             operations_per_second: number(&run["ceilings"]["operations_per_second"])?,
         };
         for point in run["points"].as_array().ok_or("no points")? {
+            // A machine that was busy would be written into every later prediction.
+            let spread = spread(point);
+            if spread > SPREAD_MAX {
+                let (phase, tokens) = (&point["phase"], &point["tokens"]);
+                let percent = spread * 100.0;
+                return Err(format!(
+                    "{file}: {phase} at {tokens} varied by {percent:.0} %: run again when nothing else does"
+                )
+                .into());
+            }
             measurements.push(Measurement {
                 model: model::find(folder)?,
                 ceilings,
@@ -48,6 +61,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+fn spread(point: &Value) -> f64 {
+    let rates: Vec<f64> = point["rates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_f64)
+        .collect();
+    let fastest = rates.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+    (fastest - slowest) / point["tokens_per_second"].as_f64().unwrap_or(f64::NAN)
 }
 
 fn work(point: &Value, chunk: f64) -> Result<Work, Box<dyn Error>> {
