@@ -180,6 +180,25 @@ wide! {
         }
     }
 
+    /// `stream_j = post_j * y + sum_i comb[i][j] * stream_i`, summed in the order of [`set_scaled`] and [`add_scaled`].
+    fn mix_four(streams: &mut [&mut [f32]; 4], comb: &[f32], post: &[f32], y: &[f32]) {
+        let comb: &[f32; 16] = comb.try_into().expect("four times four factors");
+        let post: &[f32; 4] = post.try_into().expect("four factors");
+        let [s0, s1, s2, s3] = streams;
+        let streams = s0.iter_mut().zip(s1.iter_mut()).zip(s2.iter_mut()).zip(s3.iter_mut());
+        for ((((s0, s1), s2), s3), y) in streams.zip(y) {
+            let old = [*s0, *s1, *s2, *s3];
+            let new = |j: usize| {
+                let mut sum = post[j] * *y;
+                for (i, old) in old.iter().enumerate() {
+                    sum += comb[4 * i + j] * *old;
+                }
+                sum
+            };
+            (*s0, *s1, *s2, *s3) = (new(0), new(1), new(2), new(3));
+        }
+    }
+
     /// `values_i *= factor`.
     fn scale(values: &mut [f32], factor: f32) {
         values.iter_mut().for_each(|value| *value *= factor);

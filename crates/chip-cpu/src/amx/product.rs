@@ -24,6 +24,8 @@ pub(crate) type Other<'a> = &'a (dyn Fn(&Product<'_>, usize, usize) + Sync);
 struct Workspace {
     division: Division,
     plans: Vec<Plan>,
+    /// What is packed: a product and a tile of its activation columns.
+    pieces: Vec<[usize; 2]>,
     packed: Vec<CacheLine>,
 }
 
@@ -136,23 +138,27 @@ impl Workspace {
 
     fn pack(&mut self, _: Amx, pool: &Pool, products: &[Product<'_>]) {
         let buffer = self.packed.as_mut_ptr() as usize;
-        let mut packed_end = 0;
-        for (product, plan) in products.iter().zip(&self.plans) {
+        self.pieces.clear();
+        let (mut packed_end, mut work_count) = (0, 0);
+        for (index, plan) in self.plans.iter().enumerate() {
             let Some(packing) = plan.packing() else { continue };
             if packing.offset < packed_end {
                 continue;
             }
             packed_end = packing.offset + packing.byte_count();
-            let tile_byte_count = packing.depth * packing.tile_byte_count();
+            self.pieces.extend((0..packing.tile_count).map(|tile| [index, tile]));
             // Packing moves a value where a product multiplies many.
-            let work_count = 4 * product.matrix.columns * packing.width;
-            pool.run(packing.tile_count, work_count, &|tile| {
-                let out = (buffer + packing.offset + tile * tile_byte_count) as *mut u8;
-                // SAFETY: `Amx` proves the features; the activations are in range; the buffer holds all packings and
-                // every tile is written by one call.
-                unsafe { packing.pack(product, tile, out) };
-            });
+            work_count += 4 * products[index].matrix.columns * packing.width * packing.tile_count;
         }
+        let (pieces, plans) = (&self.pieces, &self.plans);
+        pool.run(pieces.len(), work_count / pieces.len().max(1), &|piece| {
+            let [index, tile] = pieces[piece];
+            let packing = plans[index].packing().expect("listed above");
+            let out = buffer + packing.offset + tile * packing.depth * packing.tile_byte_count();
+            // SAFETY: `Amx` proves the features; the activations are in range; the buffer holds all packings and every
+            // tile is written by one call.
+            unsafe { packing.pack(&products[index], tile, out as *mut u8) };
+        });
     }
 }
 

@@ -1,5 +1,7 @@
 //! Routed experts and SwiGLU (V4 architecture, section 6).
 
+use std::cell::RefCell;
+
 use cachalot_chip::{Error, Expected, ExpertMatrices, Experts, Mode, SwiGlu};
 use cachalot_numerics::bf16;
 
@@ -7,6 +9,7 @@ use super::{Context, linear::quantise_input};
 use crate::{
     access::Access,
     memory::CpuMatrix,
+    pool::Chunks,
     product::{self, Out, Product},
     streaming,
     vector::{self, silu},
@@ -102,10 +105,12 @@ pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<
         choice_count,
         limit: operation.limit,
     };
-    let mut down = vec![0.0; chosen.len() * width];
+    out.fill(0.0);
     if streaming::is_streamed(operation.experts) {
         let uses = groups.iter().map(|group| (group.expert, group.members.len()));
         let mut arrivals = streaming::want(operation.experts, uses, operation.x.shape()[0], choice_count)?;
+        // Experts arrive in any order, so their rows wait for each other.
+        let mut down = vec![0.0; chosen.len() * width];
         loop {
             let batch = arrivals.next()?;
             if batch.is_empty() {
@@ -115,30 +120,72 @@ pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<
                 .iter()
                 .map(|(place, lease)| (&groups[*place], lease.matrices.each_ref()))
                 .collect();
-            compute(context, &rows, &batch, &mut down);
+            compute(context, &rows, &batch, 0, &mut down);
         }
-    } else {
-        let mut batch = Vec::with_capacity(groups.len());
-        for group in &groups {
+        add_rows(context, &groups, &down, width, out);
+        return Ok(());
+    }
+    let mut down = Vec::new();
+    let mut left = &groups[..];
+    while !left.is_empty() {
+        let (now, later) = left.split_at(batch_group_count(left));
+        left = later;
+        let mut batch = Vec::with_capacity(now.len());
+        for group in now {
             let ExpertMatrices { w1, w2, w3 } = &operation.experts[group.expert];
             batch.push((group, [CpuMatrix::of(w1)?, CpuMatrix::of(w2)?, CpuMatrix::of(w3)?]));
         }
-        compute(context, &rows, &batch, &mut down);
-    }
-    context.round(&mut down);
-
-    out.fill(0.0);
-    // Groups ascend by expert, so every row's sum does too.
-    for group in &groups {
-        for (index, (row, _)) in group.members.iter().enumerate() {
-            let down = &down[(group.first + index) * width..][..width];
-            out[row * width..][..width]
-                .iter_mut()
-                .zip(down)
-                .for_each(|(out, value)| *out += value);
-        }
+        let row_count: usize = now.iter().map(|group| group.members.len()).sum();
+        let down = resized(&mut down, row_count * width);
+        compute(context, &rows, &batch, now[0].first, down);
+        add_rows(context, now, down, width, out);
     }
     Ok(())
+}
+
+/// How many of the first groups are computed together: enough rows to keep all threads busy, few enough for what lies
+/// between the products to stay in the caches.
+fn batch_group_count(groups: &[Group]) -> usize {
+    const BATCH_ROW_COUNT: usize = 512;
+    let first = groups[0].first;
+    let fitting = groups
+        .iter()
+        .take_while(|group| group.first + group.members.len() - first <= BATCH_ROW_COUNT);
+    fitting.count().max(1)
+}
+
+/// Adds the rows of some groups to those of `out` that chose them. `down` starts with the first group.
+///
+/// Groups ascend by expert, so every row's sum does too.
+fn add_rows(context: &Context<'_>, groups: &[Group], down: &[f32], width: usize, out: &mut [f32]) {
+    /// Columns of a task.
+    const BLOCK_COLUMN_COUNT: usize = 1024;
+    let Some(first) = groups.first().map(|group| group.first) else {
+        return;
+    };
+    let rows = Chunks::new(out, width);
+    let work_count = down.len() / width * BLOCK_COLUMN_COUNT.min(width);
+    context
+        .pool
+        .run(width.div_ceil(BLOCK_COLUMN_COUNT), work_count, &|block| {
+            let start = block * BLOCK_COLUMN_COUNT;
+            let count = BLOCK_COLUMN_COUNT.min(width - start);
+            for group in groups {
+                for (index, (row, _)) in group.members.iter().enumerate() {
+                    let down = &down[(group.first - first + index) * width + start..][..count];
+                    // SAFETY: every block of columns belongs to one task.
+                    vector::add(unsafe { rows.part(*row, start, count) }, down);
+                }
+            }
+        });
+}
+
+/// The first `count` values of a buffer that keeps its memory; what they are is undefined.
+fn resized(values: &mut Vec<f32>, count: usize) -> &mut [f32] {
+    if values.len() < count {
+        values.resize(count, 0.0);
+    }
+    &mut values[..count]
 }
 
 /// What all experts of an operator compute on.
@@ -157,24 +204,56 @@ struct ExpertRows<'a> {
 /// A group with `w1`, `w2` and `w3` of its expert.
 type GroupWeights<'a> = (&'a Group, [&'a CpuMatrix; 3]);
 
-/// Some groups, from their rows of `x` to their rows of `down`.
-fn compute(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeights<'_>], down: &mut [f32]) {
+/// What lies between the products. Kept, so that memory is not asked for in every step.
+#[derive(Default)]
+struct Scratch {
+    gathered: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    hidden: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Some groups, from their rows of `x` to their rows of `down`, which starts with row `down_first` of all groups' rows.
+fn compute(
+    context: &Context<'_>,
+    rows: &ExpertRows<'_>,
+    batch: &[GroupWeights<'_>],
+    down_first: usize,
+    down: &mut [f32],
+) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let members: Vec<_> = batch.iter().flat_map(|(group, _)| &group.members).copied().collect();
+        gather(context, rows, &members, &mut scratch.gathered);
+        gate_and_up(context, rows, batch, &members, scratch);
+        project_down(context, rows, batch, &scratch.hidden, down_first, down);
+    });
+}
+
+/// The activations of `members`.
+fn gather(context: &Context<'_>, rows: &ExpertRows<'_>, members: &[(usize, usize)], gathered: &mut Vec<f32>) {
+    let width = rows.width;
+    let gathered = resized(gathered, members.len() * width);
+    context.pool.for_each_chunk(gathered, width, width, |index, out| {
+        out.copy_from_slice(&rows.x[members[index].0 * width..][..width]);
+    });
+}
+
+/// `w2 h` of every row of `hidden`.
+fn project_down(
+    context: &Context<'_>,
+    rows: &ExpertRows<'_>,
+    batch: &[GroupWeights<'_>],
+    hidden: &[f32],
+    down_first: usize,
+    down: &mut [f32],
+) {
     let ExpertRows { width, inner, .. } = *rows;
-    let gathered: Vec<f32> = batch
-        .iter()
-        .flat_map(|(group, _)| &group.members)
-        .flat_map(|(row, _)| &rows.x[row * width..][..width])
-        .copied()
-        .collect();
-    let mut hidden = gate_and_up(context, rows, batch, &gathered);
-    // The routing weight is multiplied in before the down projection, as in the reference.
-    let members = batch.iter().flat_map(|(group, _)| &group.members);
-    for ((row, place), hidden) in members.zip(hidden.chunks_exact_mut(inner)) {
-        let weight = rows.weights[row * rows.choice_count + place];
-        hidden.iter_mut().for_each(|value| *value *= weight);
-        context.round(hidden);
-    }
-    let hidden = quantise_input(context, &hidden, inner);
+    let row_count: usize = batch.iter().map(|(group, _)| group.members.len()).sum();
+    let hidden = quantise_input(context, &hidden[..row_count * inner], inner);
     let out = Out::new(down, width);
     let mut first = 0;
     let mut products = Vec::with_capacity(batch.len());
@@ -187,11 +266,14 @@ fn compute(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeights<'
             x_stride: inner,
             x_count: group.members.len(),
             term_count: 1,
-            out: out.shifted(group.first * width),
+            out: out.shifted((group.first - down_first) * width),
         });
         first += group.members.len();
     }
     product::run(context.pool, context.chosen(), &products);
+    for (group, _) in batch {
+        context.round(&mut down[(group.first - down_first) * width..][..group.members.len() * width]);
+    }
 }
 
 /// The rows of each chosen expert, experts ascending.
@@ -220,15 +302,20 @@ fn group_rows(
     Ok(groups)
 }
 
-/// `silu(min(w1 x, limit)) * clamp(w3 x)` of every gathered row.
-fn gate_and_up(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeights<'_>], gathered: &[f32]) -> Vec<f32> {
+/// `silu(min(w1 x, limit)) * clamp(w3 x)` of every gathered row, times its routing weight, into `scratch.hidden`.
+fn gate_and_up(
+    context: &Context<'_>,
+    rows: &ExpertRows<'_>,
+    batch: &[GroupWeights<'_>],
+    members: &[(usize, usize)],
+    scratch: &mut Scratch,
+) {
     let ExpertRows {
         width, inner, limit, ..
     } = *rows;
-    let row_count = gathered.len() / width;
-    let mut gate = vec![0.0; row_count * inner];
-    let mut up = vec![0.0; row_count * inner];
-    let (gate_out, up_out) = (Out::new(&mut gate, inner), Out::new(&mut up, inner));
+    let count = members.len() * inner;
+    let (gate, up) = (resized(&mut scratch.gate, count), resized(&mut scratch.up, count));
+    let (gate_out, up_out) = (Out::new(gate, inner), Out::new(up, inner));
     let mut first = 0;
     let mut products = Vec::with_capacity(2 * batch.len());
     for (group, [w1, _, w3]) in batch {
@@ -237,7 +324,7 @@ fn gate_and_up(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeigh
                 matrix,
                 first_row: 0,
                 row_count: inner,
-                x: &gathered[first * width..],
+                x: &scratch.gathered[first * width..],
                 x_stride: width,
                 x_count: group.members.len(),
                 term_count: 1,
@@ -247,18 +334,21 @@ fn gate_and_up(context: &Context<'_>, rows: &ExpertRows<'_>, batch: &[GroupWeigh
         first += group.members.len();
     }
     product::run(context.pool, context.chosen(), &products);
-    let official = context.mode == Mode::Official;
-    context
-        .pool
-        .for_each_chunk(&mut gate, ELEMENT_BLOCK, 16 * ELEMENT_BLOCK, |block, gate| {
-            for (gate, up) in gate.iter_mut().zip(&up[block * ELEMENT_BLOCK..]) {
-                let (rounded_gate, rounded_up) = if official {
-                    (bf16::round(*gate), bf16::round(*up))
-                } else {
-                    (*gate, *up)
-                };
-                *gate = clamped_swiglu(rounded_gate, rounded_up, limit);
+    let hidden = resized(&mut scratch.hidden, count);
+    context.pool.for_each_chunk(hidden, inner, 16 * inner, |index, hidden| {
+        let (gate, up) = (&gate[index * inner..][..inner], &up[index * inner..][..inner]);
+        if context.mode == Mode::Fast {
+            vector::swiglu(hidden, gate, up, limit);
+        } else {
+            let official = context.mode == Mode::Official;
+            let rounded = |value: f32| if official { bf16::round(value) } else { value };
+            for ((hidden, gate), up) in hidden.iter_mut().zip(gate).zip(up) {
+                *hidden = clamped_swiglu(rounded(*gate), rounded(*up), limit);
             }
-        });
-    gate
+        }
+        // The routing weight is multiplied in before the down projection, as in the reference.
+        let (row, place) = members[index];
+        vector::scale(hidden, rows.weights[row * rows.choice_count + place]);
+        context.round(hidden);
+    });
 }

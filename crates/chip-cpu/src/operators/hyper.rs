@@ -6,7 +6,7 @@ use super::Context;
 use crate::{
     pool::Chunks,
     product::Out,
-    vector::{Vectors, add_scaled, cross_dots, set_scaled, sigmoid, square_sum},
+    vector::{Vectors, add_scaled, cross_dots, mix_four, set_scaled, sigmoid, square_sum},
 };
 
 pub(super) fn mix(context: &Context<'_>, operation: &HyperMix<'_>) -> Result<(), Error> {
@@ -123,14 +123,19 @@ pub(super) fn post(context: &Context<'_>, operation: &HyperPost<'_>) -> Result<(
         let (row, first) = (task / blocks, task % blocks * BLOCK_CHANNEL_COUNT);
         let count = BLOCK_CHANNEL_COUNT.min(d - first);
         let (y, comb) = (&y[row * d + first..][..count], &comb[row * n * n..][..n * n]);
+        let post = &post[row * n..][..n];
         // SAFETY: every (row, block of channels) belongs to one task.
-        let mut parts: Vec<&mut [f32]> = (0..n)
-            .map(|i| unsafe { pieces.part(row * n + i, first, count) })
-            .collect();
+        let part = |i: usize| unsafe { pieces.part(row * n + i, first, count) };
+        if n == 4 {
+            let mut parts: [&mut [f32]; 4] = std::array::from_fn(part);
+            mix_four(&mut parts, comb, post, y);
+            parts.into_iter().for_each(|part| context.round(part));
+            return;
+        }
+        let mut parts: Vec<&mut [f32]> = (0..n).map(part).collect();
         let old: Vec<f32> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         for (j, stream) in parts.iter_mut().enumerate() {
-            let factor = post[row * n + j];
-            set_scaled(stream, factor, y);
+            set_scaled(stream, post[j], y);
             for (i, source) in old.chunks_exact(count).enumerate() {
                 add_scaled(stream, comb[i * n + j], source);
             }

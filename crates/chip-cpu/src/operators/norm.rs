@@ -6,30 +6,41 @@ use cachalot_numerics::bf16;
 use super::Context;
 use crate::vector::{scale, scale_each, square_sum};
 
+/// Values of a task.
+const BLOCK_VALUE_COUNT: usize = 4096;
+
 pub(super) fn rms_norm(context: &Context<'_>, operation: &RmsNorm<'_>) -> Result<(), Error> {
     let width = operation.x.shape()[1];
     let out = context.access.f32_mut("out", operation.out)?;
-    if !operation.x.overlaps(operation.out) {
-        out.copy_from_slice(context.access.f32("x", operation.x)?);
-    }
+    let x = (!operation.x.overlaps(operation.out))
+        .then(|| context.access.f32("x", operation.x))
+        .transpose()?;
     let weight = operation
         .weight
         .map(|weight| context.access.floats("weight", weight))
         .transpose()?;
     let official = context.mode == Mode::Official;
-    context
-        .pool
-        .for_each_chunk(out, width, 4 * width, |_, row| match &weight {
-            Some(weight) => {
-                normalise(row, weight, operation.epsilon);
-                context.round(row);
+    // Rows may be as narrow as a head.
+    let block_row_count = BLOCK_VALUE_COUNT.div_ceil(width.max(1));
+    let block = block_row_count * width;
+    context.pool.for_each_chunk(out, block, 4 * block, |index, rows| {
+        if let Some(x) = x {
+            rows.copy_from_slice(&x[index * block..][..rows.len()]);
+        }
+        for row in rows.chunks_exact_mut(width) {
+            match &weight {
+                Some(weight) => {
+                    normalise(row, weight, operation.epsilon);
+                    context.round(row);
+                }
+                None if official => normalise_in_bf16(row, operation.epsilon),
+                None => {
+                    let factor = (square_sum(row) / width as f32 + operation.epsilon).sqrt().recip();
+                    scale(row, factor);
+                }
             }
-            None if official => normalise_in_bf16(row, operation.epsilon),
-            None => {
-                let factor = (square_sum(row) / width as f32 + operation.epsilon).sqrt().recip();
-                scale(row, factor);
-            }
-        });
+        }
+    });
     Ok(())
 }
 

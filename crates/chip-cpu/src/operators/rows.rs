@@ -10,13 +10,19 @@ pub(super) fn embed(context: &Context<'_>, operation: &Embed<'_>) -> Result<(), 
     let tokens = context.access.i32("tokens", operation.tokens)?;
     let streams = context.access.f32_mut("streams", operation.streams)?;
     let [stream_count, width] = [operation.streams.shape()[1], operation.streams.shape()[2]];
-    for (token, streams) in tokens.iter().zip(streams.chunks_exact_mut(stream_count * width)) {
-        let row = context.index("tokens", i64::from(*token), table.rows)?;
-        let (first, rest) = streams.split_at_mut(width);
-        table.decode_row(row, first);
-        rest.chunks_exact_mut(width)
-            .for_each(|stream| stream.copy_from_slice(first));
-    }
+    let rows = tokens
+        .iter()
+        .map(|token| context.index("tokens", i64::from(*token), table.rows))
+        .collect::<Result<Vec<_>, _>>()?;
+    let row_width = stream_count * width;
+    context
+        .pool
+        .for_each_chunk(streams, row_width, row_width, |index, streams| {
+            let (first, rest) = streams.split_at_mut(width);
+            table.decode_row(rows[index], first);
+            rest.chunks_exact_mut(width)
+                .for_each(|stream| stream.copy_from_slice(first));
+        });
     Ok(())
 }
 
