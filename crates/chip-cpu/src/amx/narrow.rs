@@ -94,6 +94,36 @@ pub(super) unsafe fn multiply<W: Weights>(
     }
 }
 
+/// Adds to the sums of two tiles of rows that need no decoding, by `X` tiles of activation columns.
+///
+/// The processor's own prefetching follows the 32 rows better than hints for the next block do, even where rows do not
+/// start at cache lines.
+///
+/// # Safety
+/// As [`multiply`]; whole rows of `packing.depth` tiles at `codes`, `stride` bytes apart.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn multiply_stored<const X: usize>(codes: *const u8, stride: usize, packing: &Packing, activations: *const u8) {
+    let tile_byte_count = packing.tile_byte_count();
+    for tile in 0..packing.depth {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let codes = codes.add(tile * ROW_BYTE_COUNT);
+            let activations = activations.add(tile * tile_byte_count);
+            tile::load::<6>(activations, 4 * packing.width);
+            tile::load::<4>(codes, stride);
+            tile::multiply_add::<0, 4, 6>();
+            tile::load::<5>(codes.add(ROW_COUNT * stride), stride);
+            tile::multiply_add::<1, 5, 6>();
+            if X == 2 {
+                tile::load::<7>(activations.add(packing.depth * tile_byte_count), 4 * packing.width);
+                tile::multiply_add::<2, 4, 7>();
+                tile::multiply_add::<3, 5, 7>();
+            }
+        }
+    }
+}
+
 /// Two tiles of rows by `X` tiles of activation columns.
 ///
 /// # Safety
@@ -125,8 +155,13 @@ unsafe fn block<W: Weights, const X: usize>(
             tile::zero::<2>();
             tile::zero::<3>();
         }
-        weights.decode(rows, 0..PAIR_ROW_COUNT, 0, buffers);
-        for chunk in 0..chunk_count {
+        let stored = weights.stored_tiles(rows);
+        if let Some((codes, stride)) = stored {
+            multiply_stored::<X>(codes, stride, packing, activations);
+        } else {
+            weights.decode(rows, 0..PAIR_ROW_COUNT, 0, buffers);
+        }
+        for chunk in 0..if stored.is_some() { 0 } else { chunk_count } {
             let now = buffers.add(chunk % 2 * CHUNK_BYTE_COUNT);
             let next = buffers.add((chunk + 1) % 2 * CHUNK_BYTE_COUNT);
             for part in 0..CHUNK_TILE_COUNT {

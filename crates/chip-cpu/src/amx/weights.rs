@@ -1,9 +1,10 @@
 //! Stored weights as bf16 tiles: 16 weight rows of 32 columns, the left operand of the tile unit in its natural layout.
 //!
 //! Decoding is exact: e2m1 and e4m3 have fewer bits than bf16, scales are powers of two, and matrices whose scales
-//! could leave the range of bf16 take other kernels. What it costs in cycles for 32 weights, two vector ports:
+//! could leave the range of bf16 take other kernels. What it costs in cycles for 32 weights, estimated from the number of
+//! instructions and two vector ports (measured: docs/performance.md):
 //!
-//! | format | instructions | cycles | memory's cycles at 13 GB/s and 3 GHz |
+//! | format | instructions | cycles, estimated | memory's cycles at 13 GB/s and 3 GHz |
 //! | --- | --- | --- | --- |
 //! | FP4 | shift (of three in four), permute, subtract | 1.5 | 3.9 |
 //! | FP8 | widen, shift, and, add, test, permute, or | 3.5 | 7.3 |
@@ -68,6 +69,23 @@ pub(super) trait Weights: Copy {
     /// AVX-512; the rows and the start of the chunk are inside the matrix; `out` is aligned to 64 bytes and has room for
     /// four times two tiles.
     unsafe fn decode(self, rows: Rows, part: Range<usize>, chunk: usize, out: *mut u8);
+
+    /// Where the codes of the first row of `rows` start, and the distance of rows, if they are tiles as they are stored.
+    fn stored_tiles(self, _rows: Rows) -> Option<(*const u8, usize)> {
+        None
+    }
+
+    /// Asks for the codes of a chunk of a row, which may be any address.
+    fn prefetch(self, row: usize, chunk: usize);
+}
+
+/// Asks for the lines of `byte_count` bytes at a place, for the second-level cache.
+#[inline(always)]
+fn prefetch_lines(codes: &[u8], start: usize, byte_count: usize) {
+    for offset in (0..byte_count).step_by(64) {
+        // SAFETY: a hint that may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(codes.as_ptr().wrapping_add(start + offset).cast()) };
+    }
 }
 
 /// A matrix in the type of its format, or nothing if the tile unit cannot take it.
@@ -128,6 +146,19 @@ pub(super) struct Bf16<'a> {
 
 impl Weights for Bf16<'_> {
     const ORDER: Order = Order::Straight;
+
+    #[inline(always)]
+    fn stored_tiles(self, rows: Rows) -> Option<(*const u8, usize)> {
+        let stride = 2 * self.columns;
+        let is_whole = rows.count == PAIR_ROW_COUNT && self.columns.is_multiple_of(CHUNK_COLUMN_COUNT);
+        is_whole.then(|| (self.codes[rows.first * stride..].as_ptr(), stride))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, row: usize, chunk: usize) {
+        let start = 2 * (row * self.columns + chunk * CHUNK_COLUMN_COUNT);
+        prefetch_lines(self.codes, start, 2 * CHUNK_COLUMN_COUNT);
+    }
 
     #[inline(always)]
     unsafe fn decode(self, rows: Rows, part: Range<usize>, chunk: usize, out: *mut u8) {
@@ -250,6 +281,12 @@ impl Weights for Fp8<'_> {
     const ORDER: Order = Order::Straight;
 
     #[inline(always)]
+    fn prefetch(self, row: usize, chunk: usize) {
+        let start = row * self.columns + chunk * CHUNK_COLUMN_COUNT;
+        prefetch_lines(self.codes, start, CHUNK_COLUMN_COUNT);
+    }
+
+    #[inline(always)]
     unsafe fn decode(self, rows: Rows, part: Range<usize>, chunk: usize, out: *mut u8) {
         let tile = chunk * CHUNK_TILE_COUNT;
         let first_block = tile / self.block_tiles;
@@ -340,6 +377,12 @@ impl Fp4<'_> {
 
 impl Weights for Fp4<'_> {
     const ORDER: Order = Order::Planes;
+
+    #[inline(always)]
+    fn prefetch(self, row: usize, chunk: usize) {
+        let start = row * self.row_byte_count + chunk * CHUNK_COLUMN_COUNT / 2;
+        prefetch_lines(self.codes, start, CHUNK_COLUMN_COUNT / 2);
+    }
 
     #[inline(always)]
     unsafe fn decode(self, rows: Rows, part: Range<usize>, chunk: usize, out: *mut u8) {
