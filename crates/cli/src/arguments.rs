@@ -2,7 +2,9 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{bench, chat, chips, convert, distance, download, eval, inspect, plan, run, score, serve, synth};
+use crate::commands::{
+    bench, bench_serve, chat, chips, convert, distance, download, eval, inspect, plan, run, score, serve, synth,
+};
 
 /// Runs DeepSeek-V4 models from their released files.
 #[derive(Debug, Parser)]
@@ -32,6 +34,8 @@ pub enum Command {
     Eval(eval::EvalArguments),
     /// Measure how fast a model runs here, beside the machine's ceilings
     Bench(bench::BenchArguments),
+    /// Load a server with requests and measure how it answers
+    BenchServe(bench_serve::BenchServeArguments),
     /// Write a random model of true shapes, for trying machines without a download
     Synth(synth::SynthArguments),
     /// Store a model with its dense part in fewer bits

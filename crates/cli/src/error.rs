@@ -104,6 +104,12 @@ pub enum Error {
     /// The file given to `bench --compare`.
     #[error("{file}: {reason}; give a file that `cachalot bench --json FILE` wrote")]
     BenchFile { file: String, reason: String },
+    /// The server that `bench-serve` starts ended before it served.
+    #[error("the server did not start: {reason}")]
+    ServerStart { reason: String },
+    /// What `bench-serve` asked for was not answered as it should be; the report has been shown.
+    #[error("the server did not keep its promises: {what}")]
+    BadServer { what: String },
     #[error("the terminal cannot be read: {0}")]
     LineEditor(#[from] rustyline::error::ReadlineError),
     /// The user pressed Ctrl-C; what was possible until then has been shown.

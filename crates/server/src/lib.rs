@@ -8,6 +8,7 @@
 //! | [`Backend`](backend::Backend) | what answers; the HTTP side knows nothing else of models |
 //! | [`ModelBackend`](model::ModelBackend) | the backend with a model of this process |
 //! | [`Refusal`] | an error in each protocol's format |
+//! | [`load::run`] | requests sent to a server, and what became of them |
 //!
 //! The life of a request: `connection` accepts, `routes` finds the handler, `gate` checks host, key and room, `body`
 //! reads within bounds, the backend begins an answer on a thread for parsing, and `answering` turns the answer's parts
@@ -24,6 +25,7 @@ mod error;
 mod gate;
 mod health;
 mod keys;
+pub mod load;
 mod metrics;
 pub mod model;
 mod models;

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod bench;
+pub mod bench_serve;
 pub mod chat;
 pub mod chips;
 pub mod convert;
@@ -38,6 +39,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Some(Command::Distance(arguments)) => distance::run(&arguments),
         Some(Command::Eval(arguments)) => eval::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
+        Some(Command::BenchServe(arguments)) => bench_serve::run(&arguments),
         Some(Command::Synth(arguments)) => synth::run(&arguments),
         Some(Command::Convert(arguments)) => convert::run(&arguments),
         Some(Command::Chips(arguments)) => chips::run(&arguments),

@@ -382,6 +382,7 @@ fn throughput_plot(model: &Model, goal: &Goal, series: Vec<Series>) -> svg::Plot
         title: format!("{}, {} tokens of context, predicted", model.name, goal.context),
         x: "tokens a second of one user".to_owned(),
         y: "tokens a second and chip".to_owned(),
+        scale: svg::Scale::Logarithmic,
         series,
     }
 }

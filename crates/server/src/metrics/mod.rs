@@ -1,6 +1,7 @@
 //! What the server counts, and how it is shown to Prometheus.
 
 mod histogram;
+mod process;
 mod render;
 
 use std::{

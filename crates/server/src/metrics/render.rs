@@ -25,6 +25,12 @@ pub fn render(metrics: &Metrics, status: &BackendStatus, health: &Report) -> Str
             false => page.gauge(figure.name, figure.help, figure.value),
         }
     }
+    if let Some(bytes) = super::process::resident_bytes() {
+        // The name that Prometheus' own libraries give it.
+        let name = "process_resident_memory_bytes";
+        let help = "Bytes of the process in the machine's memory, mapped weights included.";
+        let _ = writeln!(page.0, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {bytes}");
+    }
     page.0
 }
 

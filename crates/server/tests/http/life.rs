@@ -26,7 +26,8 @@ fn health_and_metrics_tell_what_happens() {
     for line in [
         "cachalot_http_responses_total{route=\"/v1/chat/completions\",status=\"200\"} 1",
         "cachalot_http_responses_total{route=\"other\",status=\"404\"} 1",
-        "cachalot_queue_requests 3",
+        "cachalot_queue_requests 0",
+        "cachalot_prefill_tokens_total 7",
         "cachalot_memory_bytes{kind=\"pages\"} 4096",
         "cachalot_prompt_tokens_total 100",
         "cachalot_prompt_tokens_reused_total 60",
@@ -39,8 +40,11 @@ fn health_and_metrics_tell_what_happens() {
     }
     let status = server.ask("GET /console/status", "", "").json();
     assert_eq!(
-        (&status["queued"], &status["missed_tokens"]["diverged"]),
-        (&json!(3), &json!(40))
+        (
+            &status["decode_tokens_per_second"],
+            &status["missed_tokens"]["diverged"]
+        ),
+        (&json!(2.5), &json!(40))
     );
     let models = server.ask("GET /v1/models", "", "").json();
     assert_eq!(models["data"][0]["id"], "scripted");

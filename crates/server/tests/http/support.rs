@@ -12,13 +12,14 @@ use std::{
 };
 
 use cachalot_server::{
-    Refusal, Server, ServerOptions,
+    Protocol, Refusal, Server, ServerOptions,
     backend::{Answer, Backend, BackendStatus, Inquiry, ModelCard, Part, Reuse},
 };
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 /// Does what the body says: `{"stream": bool, "silence_ms": n, "events": n, "event_bytes": n, "act": "panic" | ...}`.
+/// A body with a model is a request of a protocol, whose stream [`speak`] writes.
 #[derive(Debug, Default)]
 pub struct Script {
     /// Answers that were given up because nobody listened.
@@ -35,12 +36,25 @@ impl Backend for Script {
             Some("full") => return Err(Refusal::new(429, "the queue is full").with_retry_after(7)),
             _ => {}
         }
+        let is_wrong =
+            script["temperature"] == -1 || script["messages"] == "none" || script["model"] == "no such model";
+        if !script.is_object() || is_wrong {
+            return Err(Refusal::new(400, "no request"));
+        }
+        if script["model"] == "full" {
+            return Err(Refusal::new(429, "the queue is full").with_retry_after(1));
+        }
         self.begun.fetch_add(1, Ordering::SeqCst);
         let is_streamed = script["stream"] == true;
         let (sender, parts) = mpsc::channel(4);
         let abandoned = Arc::clone(&self.abandoned);
+        let protocol = inquiry.protocol;
         tokio::spawn(async move {
-            if perform(&script, is_streamed, &sender).await.is_none() {
+            let outcome = match script["model"].as_str() {
+                Some(model) => speak(protocol, model, &sender).await,
+                None => perform(&script, is_streamed, &sender).await,
+            };
+            if outcome.is_none() {
                 abandoned.fetch_add(1, Ordering::SeqCst);
             }
         });
@@ -82,13 +96,54 @@ impl Backend for Script {
 
     fn status(&self) -> BackendStatus {
         BackendStatus {
-            queued: 3,
+            prefill_token_count: 7,
+            decode_tokens_per_second: 2.5,
             memory_bytes: vec![("pages", 4096)],
             ..BackendStatus::default()
         }
     }
 
     fn drain(&self, _time_max: Duration) {}
+}
+
+/// A whole answer of two tokens to a prompt of nine, four of them reused. The model `cut` leaves the end out, the model
+/// `slow` thinks for a minute.
+async fn speak(protocol: Protocol, model: &str, sender: &mpsc::Sender<Part>) -> Option<()> {
+    if model == "slow" {
+        sender.send(Part::Admitted(Reuse::default())).await.ok()?;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+            () = sender.closed() => return None,
+        }
+    }
+    let mut events = match protocol {
+        Protocol::ChatCompletions | Protocol::Completions => vec![
+            json!({ "choices": [{ "delta": { "content": "a" } }] }),
+            json!({ "choices": [{ "delta": { "content": "b" }, "finish_reason": "stop" }] }),
+            json!({ "choices": [], "usage": { "prompt_tokens": 9, "completion_tokens": 2,
+                "prompt_tokens_details": { "cached_tokens": 4 } } }),
+        ],
+        Protocol::Responses => vec![
+            json!({ "type": "response.output_text.delta", "delta": "ab" }),
+            json!({ "type": "response.completed", "response": { "usage": { "input_tokens": 9, "output_tokens": 2,
+                "input_tokens_details": { "cached_tokens": 4 } } } }),
+        ],
+        Protocol::Messages => vec![
+            json!({ "type": "message_start", "message": { "usage": { "input_tokens": 5, "cache_read_input_tokens": 4 } } }),
+            json!({ "type": "content_block_delta" }),
+            json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn" }, "usage": { "output_tokens": 2 } }),
+            json!({ "type": "message_stop" }),
+        ],
+    };
+    if model == "cut" {
+        events.pop();
+    }
+    let mut text: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    if protocol == Protocol::ChatCompletions {
+        text.push_str("data: [DONE]\n\n");
+    }
+    sender.send(Part::Events(text)).await.ok()?;
+    sender.send(Part::End).await.ok()
 }
 
 async fn perform(script: &Value, is_streamed: bool, sender: &mpsc::Sender<Part>) -> Option<()> {

@@ -1,6 +1,6 @@
 //! The cost of a token against the context, with the floor beside it.
 
-use cachalot_planner::svg::{Plot, Series};
+use cachalot_planner::svg::{Plot, Scale, Series};
 
 use super::results::{Phase, Point, Results};
 
@@ -32,6 +32,7 @@ pub fn plot(results: &Results) -> Plot {
         title: format!("{}: decoding against context, {}", results.model, results.chip),
         x: "tokens of context (state generated)".to_owned(),
         y: "milliseconds a token".to_owned(),
+        scale: Scale::Logarithmic,
         series: vec![
             series("measured", &|point| 1.0 / point.tokens_per_second),
             series("predicted", &|point| 1.0 / point.predicted_tokens_per_second),

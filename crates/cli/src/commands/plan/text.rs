@@ -5,7 +5,7 @@ use cachalot_planner::{
     fleet::{self, Fleet, NoFleet},
     model::Model,
     plan::{Goal, Machine, Plan},
-    svg::{Plot, Series},
+    svg::{Plot, Scale, Series},
     time::{StepTime, Unknown},
     units::{grouped, short, short_bytes, short_seconds},
 };
@@ -285,6 +285,7 @@ pub fn roofline(catalogue: &Catalogue, chip: &Chip, plan: &Plan) -> Plot {
         title: format!("A step of decoding on {}, predicted", chip.name),
         x: "operations a byte of memory".to_owned(),
         y: "10^12 operations a second".to_owned(),
+        scale: Scale::Logarithmic,
         series,
     }
 }
