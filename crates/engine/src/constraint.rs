@@ -42,6 +42,16 @@ pub enum TokenText<'a> {
     Unused,
 }
 
+/// How a constraint sleeps at the beginning of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dormancy<'a> {
+    /// The token, `</think>` for example, after which the constraint holds.
+    pub until: u32,
+    /// Tokens that may not be drawn before, besides those that end the answer: those that would begin elsewhere what the
+    /// constraint describes. Ids outside the vocabulary are ignored.
+    pub forbidden: &'a [u32],
+}
+
 /// Compiles grammars for one vocabulary.
 pub struct Grammars {
     factory: ParserFactory,
@@ -81,12 +91,12 @@ impl Grammars {
         })
     }
 
-    /// A constraint for one answer. With `after`, everything but the end of the answer is allowed until that token,
-    /// `</think>` for example, was drawn.
+    /// A constraint for one answer, which may sleep at first: until it wakes everything is allowed but the end of the
+    /// answer and what [`Dormancy`] forbids.
     ///
     /// # Errors
     /// [`Error::Constraint`] if the grammar is not valid, too large, or asks for what cannot be enforced.
-    pub fn constraint(&self, grammar: &Grammar, after: Option<u32>) -> Result<GrammarConstraint, Error> {
+    pub fn constraint(&self, grammar: &Grammar, dormancy: Option<Dormancy<'_>>) -> Result<GrammarConstraint, Error> {
         let what = grammar.name();
         let failed = |reason: String| Error::Constraint { what, reason };
         let size = grammar.byte_count();
@@ -100,16 +110,18 @@ impl Grammars {
             what,
             matcher: Matcher::new(parser),
             mask: None,
-            after,
+            after: dormancy.map(|dormancy| dormancy.until),
             open_mask: None,
             end_tokens: self.end_tokens.clone(),
         };
         // Some mistakes only show when the first mask is asked for.
         constraint.compute_mask()?;
-        if after.is_some() {
+        if let Some(dormancy) = dormancy {
             let mut words = vec![u32::MAX; self.vocabulary.div_ceil(32)];
-            for token in &self.end_tokens {
-                words[*token as usize / 32] &= !(1 << (token % 32));
+            for token in self.end_tokens.iter().chain(dormancy.forbidden) {
+                if let Some(word) = words.get_mut(*token as usize / 32) {
+                    *word &= !(1 << (token % 32));
+                }
             }
             constraint.open_mask = Some(TokenMask::from_words(words));
         }
@@ -314,12 +326,16 @@ mod tests {
     #[test]
     fn dormant_constraints_wake_after_their_token() {
         let grammar = Grammar::Regex("ok".to_owned());
-        let mut constraint = grammars().constraint(&grammar, Some(THINK_END)).expect("valid");
+        let dormancy = Dormancy {
+            until: THINK_END,
+            forbidden: &[b'<'.into(), 9999],
+        };
+        let mut constraint = grammars().constraint(&grammar, Some(dormancy)).expect("valid");
         for byte in b"well, {" {
             let mask = constraint.mask().expect("a mask").expect("all but the end");
             assert!(mask.is_allowed((*byte).into()) && mask.is_allowed(THINK_END));
             // An answer that ended while thinking would not have the demanded form.
-            assert!(!mask.is_allowed(END));
+            assert!(!mask.is_allowed(END) && !mask.is_allowed(b'<'.into()));
             constraint.commit((*byte).into()).expect("allowed");
         }
         assert!(!constraint.is_complete().expect("no error"));

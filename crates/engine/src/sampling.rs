@@ -107,6 +107,11 @@ impl SamplingOptions {
         )
     }
 
+    /// Whether every token may be drawn.
+    fn is_plain(&self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p == 0.0
+    }
+
     /// Whether logits have to be changed before they are drawn from.
     pub(crate) fn adjusts(&self) -> bool {
         self.presence_penalty != 0.0
@@ -195,9 +200,13 @@ impl Sampler {
         if self.options.temperature == 0.0 {
             return Ok(best);
         }
+        let point = uniform(self.options.seed, position as u64);
+        if self.options.is_plain() {
+            return Ok(self.sample_from_all(logits, max, point).unwrap_or(best));
+        }
         let candidates = self.candidates(logits, max);
         let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-        let mut rest = uniform(self.options.seed, position as u64) * total;
+        let mut rest = point * total;
         for (token, weight) in &candidates {
             if rest < *weight {
                 return Ok(*token);
@@ -206,6 +215,40 @@ impl Sampler {
         }
         // Rounding may leave a crumb after the last candidate.
         Ok(candidates.last().map_or(best, |(token, _)| *token))
+    }
+
+    /// As [`Sampler::sample`] without top-k, top-p and min-p, which is what servers mostly do: weights are never stored.
+    /// `point` is within `0..1`.
+    fn sample_from_all(&self, logits: &[f32], max: f32, point: f64) -> Option<u32> {
+        let inverse_temperature = self.options.temperature.max(1e-5).recip();
+        let weights = |block: &[f32]| padded(block).map(|logit| exp((logit - max) * inverse_temperature));
+        let sums: Vec<f64> = logits.chunks(BLOCK).map(|block| sum(&weights(block))).collect();
+        let mut rest = point * sums.iter().sum::<f64>();
+        let mut last = None;
+        for (index, sum) in sums.iter().enumerate() {
+            if *sum > 0.0 {
+                last = Some(index);
+            }
+            if rest < *sum {
+                break;
+            }
+            rest -= sum;
+        }
+        // Rounding may leave a crumb after the last block or token that weighs something: then it is that one.
+        let index = last?;
+        let block = logits.chunks(BLOCK).nth(index)?;
+        let mut token = None;
+        for (offset, weight) in weights(block).into_iter().enumerate() {
+            let weight = f64::from(weight);
+            if weight > 0.0 {
+                token = Some((index * BLOCK + offset) as u32);
+            }
+            if rest < weight {
+                break;
+            }
+            rest -= weight;
+        }
+        token
     }
 
     /// Tokens that may be drawn with weights relative to the most likely one, in ascending order of ids.
@@ -248,15 +291,62 @@ impl Sampler {
     }
 }
 
+/// Logits that are looked at together, so that the compiler can make vectors of them.
+const BLOCK: usize = 64;
+
+/// The sum of a block in an order that vectors can keep.
+fn sum(block: &[f32; BLOCK]) -> f64 {
+    let mut lanes = [0f64; 8];
+    for part in block.chunks_exact(lanes.len()) {
+        for (lane, value) in lanes.iter_mut().zip(part) {
+            *lane += f64::from(*value);
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// A block, filled up with logits of tokens that cannot be.
+fn padded(block: &[f32]) -> [f32; BLOCK] {
+    let mut whole = [f32::NEG_INFINITY; BLOCK];
+    whole[..block.len()].copy_from_slice(block);
+    whole
+}
+
+/// e to the power of `x`, which is at most 0, within two units in the last place; 0 below -87. Without branches and calls,
+/// and so the same on every machine.
+fn exp(x: f32) -> f32 {
+    // Adding and taking away 1.5 * 2^23 rounds to an integer.
+    const ROUND: f32 = 12_582_912.0;
+    let bounded = x.max(-87.0);
+    let power = bounded * std::f32::consts::LOG2_E + ROUND;
+    let exponent = power - ROUND;
+    // ln 2 in two parts, the first exact in products with small integers (Cody and Waite).
+    let rest = bounded - exponent * 0.693_359_4 + exponent * 2.121_944_4e-4;
+    // Taylor up to the seventh power: the rest is at most ln 2 / 2.
+    let mut sum = 1.0 / 5040.0;
+    for factor in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        sum = sum * rest + factor;
+    }
+    let scale = f32::from_bits((power.to_bits() << 23).wrapping_add(0x3f80_0000));
+    if x < -87.0 { 0.0 } else { sum * scale }
+}
+
 /// The most likely token and its logit; none if the logits are no distribution.
 pub(crate) fn best(logits: &[f32]) -> Option<(u32, f32)> {
     let mut best: Option<(u32, f32)> = None;
-    for (token, logit) in logits.iter().enumerate() {
-        if logit.is_nan() || *logit == f32::INFINITY {
+    for (index, block) in logits.chunks(BLOCK).enumerate() {
+        // One pass that vectorises; only a block with a new maximum is looked at token by token.
+        let whole = padded(block);
+        let is_valid = whole.iter().fold(true, |valid, logit| valid & (*logit < f32::INFINITY));
+        if !is_valid {
             return None;
         }
-        if best.is_none_or(|(_, max)| *logit > max) {
-            best = Some((token as u32, *logit));
+        let max = whole
+            .iter()
+            .fold(f32::NEG_INFINITY, |max, logit| if *logit > max { *logit } else { max });
+        if best.is_none_or(|(_, found)| max > found) {
+            let offset = whole.iter().position(|logit| *logit == max)?;
+            best = Some(((index * BLOCK + offset) as u32, max));
         }
     }
     best.filter(|(_, max)| max.is_finite())
@@ -345,6 +435,34 @@ mod tests {
             // Five standard deviations.
             assert!((*count as f64 - expected).abs() <= 5.0 * expected.sqrt(), "{counts:?}");
         }
+    }
+
+    #[test]
+    fn exponentials_are_close_to_the_exact_ones() {
+        for step in 0..870_000 {
+            let x = step as f32 * -1e-4;
+            let exact = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - exact).abs() / exact;
+            assert!(error < 3e-7, "e^{x}: {error}");
+        }
+        assert_eq!((exp(0.0), exp(-88.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn all_tokens_are_drawn_as_often_with_and_without_a_filter_that_keeps_all() {
+        // Wider than a block, with an unused token, and a last block that is not full.
+        let mut logits: Vec<f32> = (0..150).map(|token| (token * 37 % 100) as f32 / 25.0).collect();
+        logits[149] = f32::NEG_INFINITY;
+        let plain = Sampler::new(SamplingOptions::default()).expect("valid");
+        let keeps_all = SamplingOptions {
+            top_k: 150,
+            ..Default::default()
+        };
+        let filtered = Sampler::new(keeps_all).expect("valid");
+        let draw = |sampler: &Sampler, position| sampler.sample(&logits, position).expect("finite");
+        let different = (0..20_000).filter(|position| draw(&plain, *position) != draw(&filtered, *position));
+        // Both draw with the same random number; only roundings can tell them apart.
+        assert!(different.count() <= 2);
     }
 
     #[test]

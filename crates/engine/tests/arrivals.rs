@@ -16,7 +16,7 @@ use cachalot_chip::{
 };
 use cachalot_engine::{
     Error, FinishReason, Request, SamplingOptions, Service, ServiceOptions,
-    constraint::{Grammar, Grammars, TokenText},
+    constraint::{Dormancy, Grammar, Grammars, TokenText},
 };
 use cachalot_numerics::Dtype;
 use proptest::prelude::*;
@@ -167,7 +167,11 @@ fn constraints_wake_after_their_token_and_report_the_models_own_probabilities() 
     let grammars = Grammars::new(texts.iter().map(|text| TokenText::Bytes(text.as_bytes())), &[END]).expect("valid");
     let service = service(Mode::Fast, small());
     let grammar = Grammar::Regex("([0-9]+ ){3}".to_owned());
-    let constraint = grammars.constraint(&grammar, Some(17)).expect("valid");
+    let dormancy = Dormancy {
+        until: 17,
+        forbidden: &[],
+    };
+    let constraint = grammars.constraint(&grammar, Some(dormancy)).expect("valid");
     let asked = Request {
         sampling: SamplingOptions {
             logit_bias: vec![(17, 100.0)],

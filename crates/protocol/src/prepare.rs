@@ -41,6 +41,9 @@ pub struct Prepared {
     pub constraint: Option<ConstraintSpec>,
     /// How many earlier answers went in as they were sampled.
     pub replayed_count: usize,
+    /// Where other prompts are likely to go on differently: after the system prompt and its tools, and before the last
+    /// message. Numbers of tokens, ascending.
+    pub borders: Vec<usize>,
     pub(crate) answer_start: AnswerStart,
     pub(crate) turn: Option<TurnStart>,
 }
@@ -79,6 +82,7 @@ impl Preparer {
             stop_tokens: vec![self.encoder.tokenizer().eos_id()],
             constraint,
             replayed_count,
+            borders: self.borders(&prompt.ids),
             turn: TurnStart::new(scope, &prompt, self.encoder.tokenizer()),
             answer_start: prompt.answer_start,
             ids: prompt.ids,
@@ -112,6 +116,17 @@ impl Preparer {
         let mut turn = |index: usize, ids: &[u32]| lookup.turn(index, ids, tokenizer);
         let prompt = self.encoder.conversation_with_turns(&conversation, &mut turn)?;
         Ok((prompt, lookup.found_count()))
+    }
+
+    /// Two, because each costs a copy of the sequence's tails in the prefix cache.
+    fn borders(&self, ids: &[u32]) -> Vec<usize> {
+        let user = self.encoder.tokenizer().special_id("<｜User｜>");
+        let is_user = |id: &u32| Some(*id) == user;
+        let first = ids.iter().position(is_user);
+        let last = ids.iter().rposition(is_user);
+        let mut borders: Vec<usize> = first.into_iter().chain(last).filter(|border| *border > 0).collect();
+        borders.dedup();
+        borders
     }
 
     fn tokens(&self, ids: &[u32]) -> Result<cachalot_chat::Prompt, ProtocolError> {

@@ -3,7 +3,7 @@
 mod support;
 
 use cachalot_engine::Constraint;
-use cachalot_engine::constraint::{self, GrammarConstraint, Grammars, TokenText};
+use cachalot_engine::constraint::{self, Dormancy, GrammarConstraint, Grammars, TokenText};
 use cachalot_protocol::{Grammar, Protocol};
 use serde_json::{Value, json};
 use support::{EOS, call, prepared, tokenizer, tokens};
@@ -28,8 +28,12 @@ fn compiled(grammars: &Grammars, body: &Value) -> GrammarConstraint {
         Grammar::Regex(regex) => constraint::Grammar::Regex(regex),
         Grammar::Lark(grammar) => constraint::Grammar::Lark(grammar),
     };
+    let dormancy = spec.dormant_until.map(|until| Dormancy {
+        until,
+        forbidden: &spec.forbidden_while_dormant,
+    });
     grammars
-        .constraint(&grammar, spec.dormant_until)
+        .constraint(&grammar, dormancy)
         .expect("a grammar that compiles")
 }
 
@@ -160,6 +164,10 @@ fn thinking_comes_first_and_is_free() {
     assert_eq!(count, all);
     let (count, _) = allowed(&mut compiled(&grammars, &body), "Hm</think>Text");
     assert_eq!(count, tokens("Hm</think>").len());
+    // A call within the thoughts would leave the constraint asleep for ever.
+    let early = format!("Hm{}", block(&invoke("none", &[])));
+    let (count, all) = allowed(&mut compiled(&grammars, &body), &early);
+    assert!(count < all, "{count}");
     let spec = prepared(&call(Protocol::ChatCompletions, &body))
         .constraint
         .expect("a constraint");

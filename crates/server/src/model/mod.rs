@@ -14,7 +14,7 @@ use std::{
 use cachalot_chat::{PromptEncoder, Thinking};
 use cachalot_engine::{
     Event, Flow, Request, SamplingOptions, Service,
-    constraint::{Grammars, TokenText},
+    constraint::{Dormancy, Grammars, TokenText},
 };
 use cachalot_protocol::{
     Call, ErrorKind, Limits, PrepareOptions, Prepared, Preparer, ProtocolError, ReplayStore, Sampling, parse,
@@ -169,13 +169,15 @@ impl Shared {
             .collect();
         request.logprob_count = call.logprob_count;
         request.deadline = Some(inquiry.deadline);
+        request.borders = prepared.borders.clone();
         request.group = inquiry.owner.map(|owner| owner.to_string());
         if let Some(spec) = &prepared.constraint {
             let grammar = texts::grammar(&spec.grammar);
-            let constraint = self
-                .grammars
-                .constraint(&grammar, spec.dormant_until)
-                .map_err(from_engine)?;
+            let dormancy = spec.dormant_until.map(|until| Dormancy {
+                until,
+                forbidden: &spec.forbidden_while_dormant,
+            });
+            let constraint = self.grammars.constraint(&grammar, dormancy).map_err(from_engine)?;
             request.constraint = Some(Box::new(constraint));
         }
         Ok(request)
