@@ -7,6 +7,7 @@ The model may be any; what is checked is the protocol: that the clients accept w
 whole answers say the same.
 """
 
+import json
 import sys
 
 import anthropic
@@ -70,8 +71,6 @@ def json_schema():
     kind = {"type": "json_schema", "json_schema": {"name": "sum", "schema": schema, "strict": True}}
     for thinking in ("enabled", "disabled"):
         answer = ask("What is 3 + 4?", max_tokens=600, response_format=kind, extra_body={"thinking": {"type": thinking}})
-        import json
-
         found = json.loads(answer.choices[0].message.content)
         assert set(found) == {"sum"} and isinstance(found["sum"], int), found
 
@@ -155,6 +154,115 @@ def messages():
         raise AssertionError("an unknown model was taken")
 
 
+MESSAGES_TOOL = {
+    "name": "get_weather",
+    "description": "Tells the weather of a city",
+    "input_schema": TOOL["function"]["parameters"],
+}
+RESPONSES_TOOL = {"type": "function", **TOOL["function"], "strict": True}
+WEATHER = "What is the weather in Oslo?"
+
+
+def check_arguments(text):
+    assert set(json.loads(text)) == {"city"}, text
+
+
+def streamed_tools():
+    strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}
+    for thinking in ("enabled", "disabled"):
+        name, arguments, thought, finish = "", "", "", None
+        for chunk in ask(
+            WEATHER, tools=[strict], tool_choice="required", stream=True, max_tokens=600,
+            extra_body={"thinking": {"type": thinking}},
+        ):
+            for choice in chunk.choices:
+                thought += getattr(choice.delta, "reasoning_content", None) or ""
+                finish = choice.finish_reason or finish
+                for call in choice.delta.tool_calls or []:
+                    if call.index == 0:
+                        name += call.function.name or ""
+                        arguments += call.function.arguments or ""
+        assert name == "get_weather" and finish == "tool_calls", (name, finish)
+        assert bool(thought) == (thinking == "enabled"), thought
+        check_arguments(arguments)
+
+
+def choices_streamed():
+    texts, finishes = {}, {}
+    for chunk in ask("Tell me a story about a fox.", n=3, stream=True, max_tokens=40):
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
+            finishes[choice.index] = choice.finish_reason or finishes.get(choice.index)
+    assert set(texts) == {0, 1, 2} and all(finishes.values()), (texts, finishes)
+
+
+def responses_tools():
+    for choice in ("auto", "required", {"type": "function", "name": "get_weather"}):
+        first = chat.responses.create(
+            model=MODEL, input=WEATHER, tools=[RESPONSES_TOOL], tool_choice=choice, temperature=0, max_output_tokens=600
+        )
+        calls = [item for item in first.output if item.type == "function_call"]
+        assert calls or choice == "auto", (choice, first.output)
+        for call in calls:
+            check_arguments(call.arguments)
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"} for call in calls]
+    second = chat.responses.create(
+        model=MODEL, input=outputs, previous_response_id=first.id, tools=[RESPONSES_TOOL], temperature=0,
+        max_output_tokens=600,
+    )
+    assert second.output and second.usage.input_tokens > first.usage.input_tokens, second
+    pieces, wholes = {}, {}
+    for event in chat.responses.create(
+        model=MODEL, input=WEATHER, tools=[RESPONSES_TOOL], tool_choice="required", temperature=0, max_output_tokens=600,
+        stream=True,
+    ):
+        if event.type == "response.function_call_arguments.delta":
+            pieces[event.item_id] = pieces.get(event.item_id, "") + event.delta
+        if event.type == "response.function_call_arguments.done":
+            wholes[event.item_id] = event.arguments
+    assert wholes and pieces == wholes, (pieces, wholes)
+    for whole in wholes.values():
+        check_arguments(whole)
+
+
+def responses_schema():
+    schema = {"type": "object", "properties": {"sum": {"type": "integer", "maximum": 99}}, "required": ["sum"],
+              "additionalProperties": False}
+    form = {"format": {"type": "json_schema", "name": "sum", "schema": schema, "strict": True}}
+    answer = chat.responses.create(
+        model=MODEL, input="What is 3 + 4?", text=form, temperature=0, max_output_tokens=600, reasoning={"effort": "high"}
+    )
+    assert set(json.loads(answer.output_text)) == {"sum"}, answer.output_text
+
+
+def messages_tools():
+    client = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
+    question = [{"role": "user", "content": WEATHER}]
+    turn = {"model": MODEL, "max_tokens": 600, "tools": [MESSAGES_TOOL], "extra_body": {"temperature": 0}}
+    for choice in ({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "get_weather"}):
+        answer = client.messages.create(**turn, messages=question, tool_choice=choice)
+        uses = [block for block in answer.content if block.type == "tool_use"]
+        assert uses or choice["type"] == "auto", (choice, answer)
+        if uses:
+            assert answer.stop_reason == "tool_use" and "city" in uses[0].input, answer
+    results = [{"type": "tool_result", "tool_use_id": use.id, "content": "sunny"} for use in uses]
+    follow = [*question, {"role": "assistant", "content": answer.content}, {"role": "user", "content": results}]
+    assert client.messages.create(**turn, messages=follow).content
+    with client.messages.stream(**turn, messages=question, tool_choice={"type": "any"}) as stream:
+        final = stream.get_final_message()
+    assert any(block.type == "tool_use" and "city" in block.input for block in final.content), final
+
+
+def messages_thinking():
+    client = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
+    answer = client.messages.create(
+        model=MODEL, max_tokens=2048, thinking={"type": "enabled", "budget_tokens": 1024},
+        messages=[{"role": "user", "content": "What is 3 + 4?"}],
+    )
+    kinds = [block.type for block in answer.content]
+    assert kinds[:1] == ["thinking"] and "text" in kinds, kinds
+
+
 def langchain_tool_loop():
     from langchain.agents import create_agent
     from langchain_core.tools import tool
@@ -175,9 +283,12 @@ def langchain_tool_loop():
 
 
 CHECKS = {
-    "chat": [whole_and_streamed, logprobs_and_choices, json_schema, tools, errors, completions, langchain_tool_loop],
-    "responses": [responses],
-    "messages": [messages],
+    "chat": [
+        whole_and_streamed, logprobs_and_choices, choices_streamed, json_schema, tools, streamed_tools, errors, completions,
+        langchain_tool_loop,
+    ],
+    "responses": [responses, responses_tools, responses_schema],
+    "messages": [messages, messages_tools, messages_thinking],
 }
 
 if __name__ == "__main__":

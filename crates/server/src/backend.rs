@@ -146,6 +146,8 @@ pub struct BackendStatus {
     pub decode_tokens_per_second: f64,
     /// Prompt tokens taken from the prefix cache.
     pub reused_token_count: u64,
+    /// Why prompts are no longer kept on disk, if they should be.
+    pub cache_fault: Option<String>,
     /// Bytes of memory by kind.
     pub memory_bytes: Vec<(&'static str, u64)>,
     /// Bytes of weights and state read for each second while decoding, and what the machine can at most.

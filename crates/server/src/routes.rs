@@ -244,7 +244,10 @@ async fn one_model(State(app): Shared, Path(name): Path<String>, headers: Header
 async fn health(State(app): Shared) -> Reply {
     let report = app.health.report();
     let is_draining = app.gate.is_draining();
-    let mut response = reply(Ok(report.to_json(is_draining)), Protocol::ChatCompletions);
+    let mut body = report.to_json(is_draining);
+    // Answers do not depend on the cache: a fault of it is told, and the server is healthy all the same.
+    body["cache_fault"] = json!(app.backend.status().cache_fault);
+    let mut response = reply(Ok(body), Protocol::ChatCompletions);
     if is_draining || !report.is_healthy {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -19,6 +19,9 @@ const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Time between two comments about the progress of a prompt.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What keeps clients of Anthropic's protocol waiting, who do not see comments.
+const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+
 /// A stream of events that is computed as the client reads it. Dropping it cancels the answer.
 pub struct EventBody {
     parts: mpsc::Receiver<Part>,
@@ -28,6 +31,8 @@ pub struct EventBody {
     keep_alive_interval: Duration,
     keep_alive: Pin<Box<Sleep>>,
     last_progress: Option<Instant>,
+    /// When the last event was sent, comments aside; none before the first.
+    last_event: Option<Instant>,
     tracker: Option<Tracker>,
 }
 
@@ -47,6 +52,7 @@ impl EventBody {
             keep_alive_interval,
             keep_alive: Box::pin(tokio::time::sleep(keep_alive_interval)),
             last_progress: None,
+            last_event: None,
             tracker: Some(tracker),
         }
     }
@@ -65,7 +71,10 @@ impl EventBody {
     /// Adds what is to be sent for `part` to `text`; whether the stream goes on.
     fn write(&mut self, part: Part, text: &mut String) -> bool {
         match part {
-            Part::Events(events) => text.push_str(&events),
+            Part::Events(events) => {
+                self.last_event = Some(Instant::now());
+                text.push_str(&events);
+            }
             Part::Prefill { done, total } => self.write_progress(done, total, text),
             Part::Admitted(reuse) => {
                 text.push_str(&format!(": reused {} of {} tokens\n\n", reuse.reused, reuse.prompt));
@@ -89,6 +98,18 @@ impl EventBody {
         if is_due {
             self.last_progress = Some(Instant::now());
             text.push_str(&format!(": prompt {done} of {total} tokens\n\n"));
+            self.write_ping(text);
+        }
+    }
+
+    /// Adds a ping where the protocol has such and no event was sent for long. None comes before the first event.
+    fn write_ping(&mut self, text: &mut String) {
+        let is_due = self
+            .last_event
+            .is_some_and(|last| last.elapsed() >= self.keep_alive_interval);
+        if self.protocol == Protocol::Messages && is_due {
+            self.last_event = Some(Instant::now());
+            text.push_str(PING);
         }
     }
 }
@@ -117,7 +138,10 @@ impl Body for EventBody {
                 return Poll::Ready(None);
             }
             ready!(this.keep_alive.as_mut().poll(context));
-            text.push_str(": keep-alive\n\n");
+            this.write_ping(&mut text);
+            if text.is_empty() {
+                text.push_str(": keep-alive\n\n");
+            }
         }
         let next = tokio::time::Instant::now() + this.keep_alive_interval;
         this.keep_alive.as_mut().reset(next);

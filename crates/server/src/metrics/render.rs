@@ -151,6 +151,11 @@ fn memory(page: &mut Page, status: &BackendStatus) {
         .iter()
         .map(|(kind, bytes)| (format!("kind=\"{kind}\""), *bytes as f64));
     page.family("memory_bytes", "gauge", "Bytes of memory by kind.", kinds);
+    page.gauge(
+        "cache_fault",
+        "1 if prompts should be kept on disk and cannot be.",
+        f64::from(status.cache_fault.is_some()),
+    );
 }
 
 /// The text so far. Names get the prefix `cachalot_`.

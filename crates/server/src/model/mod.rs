@@ -279,6 +279,7 @@ impl Backend for ModelBackend {
             prefill_tokens_per_second: status.prefill_tokens_per_second,
             decode_tokens_per_second: status.decode_tokens_per_second,
             reused_token_count: status.reused_token_count,
+            cache_fault: status.cache_fault.clone(),
             memory_bytes: vec![
                 ("used_pages", memory.used_page_bytes),
                 ("cached_pages", memory.cached_page_bytes),

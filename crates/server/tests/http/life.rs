@@ -18,6 +18,7 @@ fn health_and_metrics_tell_what_happens() {
         (&health["status"], &health["certificate"]),
         (&json!("ok"), &Value::Null)
     );
+    assert_eq!(health["cache_fault"], "the folder is gone");
     assert!(health["probe"]["age_seconds"].as_f64().unwrap() < 5.0);
 
     server.post("/v1/chat/completions", &json!({ "events": 5 }));
@@ -35,6 +36,7 @@ fn health_and_metrics_tell_what_happens() {
         "cachalot_time_to_first_token_seconds_count 1",
         "cachalot_time_per_token_seconds_count 4",
         "cachalot_healthy 1",
+        "cachalot_cache_fault 1",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} in {page}");
     }

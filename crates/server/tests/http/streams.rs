@@ -33,6 +33,24 @@ fn tell_what_was_reused_and_keep_silent_connections_alive() {
 }
 
 #[test]
+fn ping_clients_of_the_messages_protocol() {
+    let server = Running::with(|options| options.limits.keep_alive_interval = Duration::from_millis(100));
+    let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+    for (path, begins, pinged) in [
+        ("/v1/messages", true, true),
+        ("/v1/messages", false, false),
+        ("/v1/chat/completions", true, false),
+    ] {
+        let script = json!({ "stream": true, "silence_ms": 1000, "begins": begins });
+        let response = server.post(path, &script);
+        let count = response.body.matches(ping).count();
+        let expected = if pinged { 4..=10 } else { 0..=0 };
+        assert!(expected.contains(&count), "{path}: {count} in {response:?}");
+        assert_eq!(response.body.matches("data: x\n\n").count(), 2, "{response:?}");
+    }
+}
+
+#[test]
 fn end_when_the_client_goes() {
     let server = Running::with(|_| ());
     for stream in [true, false] {

@@ -18,7 +18,8 @@ use cachalot_server::{
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-/// Does what the body says: `{"stream": bool, "silence_ms": n, "events": n, "event_bytes": n, "act": "panic" | ...}`.
+/// Does what the body says: `{"stream": bool, "silence_ms": n, "events": n, "event_bytes": n, "begins": bool,
+/// "act": "panic" | ...}`.
 /// A body with a model is a request of a protocol, whose stream [`speak`] writes.
 #[derive(Debug, Default)]
 pub struct Script {
@@ -98,6 +99,7 @@ impl Backend for Script {
         BackendStatus {
             prefill_token_count: 7,
             decode_tokens_per_second: 2.5,
+            cache_fault: Some("the folder is gone".to_owned()),
             memory_bytes: vec![("pages", 4096)],
             ..BackendStatus::default()
         }
@@ -154,6 +156,9 @@ async fn perform(script: &Value, is_streamed: bool, sender: &mpsc::Sender<Part>)
     };
     sender.send(Part::Admitted(reuse)).await.ok()?;
     sender.send(Part::Prefill { done: 80, total: 100 }).await.ok()?;
+    if script["begins"] == true {
+        sender.send(Part::Events("data: begin\n\n".to_owned())).await.ok()?;
+    }
     let silence = Duration::from_millis(script["silence_ms"].as_u64().unwrap_or(0));
     tokio::select! {
         () = tokio::time::sleep(silence) => {}
