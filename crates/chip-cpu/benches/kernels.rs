@@ -1,7 +1,8 @@
 //! Speed of the fast kernels at the shapes of V4-Flash, beside what this machine can do at most.
 //!
 //! `cargo bench -p cachalot-chip-cpu` prints the best of several runs; other programs on the machine only lower them.
-//! An argument runs only the lines whose name contains it.
+//! An argument that is the name of a kernel set (`avx2`) takes these instead of the best; another one runs only the lines
+//! whose name contains it.
 
 use std::{
     hint::black_box,
@@ -13,7 +14,7 @@ use cachalot_chip::{
     AttendEntries, Attention, Chip, ChipTransfer, Entries, HyperMix, HyperPost, Linear, LinearRounding, Matrix,
     MatrixSource, Mode, Operation, RowFormat, Rows, SelectEntries, Tensor,
 };
-use cachalot_chip_cpu::{CpuChip, CpuOptions};
+use cachalot_chip_cpu::{CpuChip, CpuOptions, Kernels};
 use cachalot_numerics::{Dtype, IntegerWidth, MatrixFormat, bf16, e4m3};
 
 /// Weights of a measurement of memory speed are taken in turns from this much memory, beyond all caches of one core.
@@ -22,11 +23,17 @@ const FOOTPRINT_BYTES: usize = 400 << 20;
 const TIME: Duration = Duration::from_millis(1500);
 
 fn main() {
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let options = CpuOptions::default();
+    let arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let (sets, filters): (Vec<_>, Vec<_>) = arguments.partition(|argument| argument.parse::<Kernels>().is_ok());
+    let filter = filters.into_iter().next();
+    let mut options = CpuOptions::default();
+    if let Some(kernels) = sets.first().and_then(|name| name.parse::<Kernels>().ok()) {
+        assert!(kernels.is_available(), "this machine cannot run the kernels {kernels}");
+        options.kernels = kernels;
+    }
     let chip = CpuChip::new(options);
     println!("{}", chip.description().details);
-    let ceilings = Ceilings::measure(options.threads);
+    let ceilings = Ceilings::measure(options.threads, options.kernels);
     println!(
         "ceilings: streaming read {:.1} GB/s, f32 multiply-add {:.1} GFLOP/s\n",
         ceilings.gigabytes_per_second, ceilings.gigaflops_per_second
@@ -345,7 +352,7 @@ struct Ceilings {
 }
 
 impl Ceilings {
-    fn measure(threads: usize) -> Self {
+    fn measure(threads: usize, kernels: Kernels) -> Self {
         let memory = vec![1u64; FOOTPRINT_BYTES / 8];
         // Windows of the size of a large matrix, as the products read them.
         let windows: Vec<&[u64]> = memory.chunks_exact((32 << 20) / 8).collect();
@@ -357,8 +364,9 @@ impl Ceilings {
         });
         let gigabytes_per_second = (32 << 20) as f64 / seconds / 1e9;
         let mut flops = 0.0;
-        let seconds = best_seconds(1, |_| on_threads(threads, |_| multiply_add(1 << 20) as u64));
-        flops += threads as f64 * f64::from(1 << 20) * FLOPS_PER_ROUND;
+        let is_wide = kernels >= Kernels::Avx512;
+        let seconds = best_seconds(1, |_| on_threads(threads, |_| multiply_add(1 << 20, is_wide) as u64));
+        flops += threads as f64 * f64::from(1 << 20) * FLOPS_PER_ROUND * if is_wide { 2.0 } else { 1.0 };
         Ceilings {
             gigabytes_per_second,
             gigaflops_per_second: flops / seconds / 1e9,
@@ -400,7 +408,15 @@ fn read_all_avx2(values: &[u64]) -> u64 {
 /// Twelve sums of eight lanes, two operations each.
 const FLOPS_PER_ROUND: f64 = 12.0 * 8.0 * 2.0;
 
-fn multiply_add(rounds: usize) -> f32 {
+/// `is_wide`: with vectors of 16 lanes, which the processor has.
+fn multiply_add(rounds: usize, is_wide: bool) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if is_wide && is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has AVX-512.
+        return unsafe { multiply_add_avx512(rounds) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    assert!(!is_wide, "this processor has no AVX-512");
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: the processor has AVX2 and FMA.
@@ -429,6 +445,24 @@ fn multiply_add_avx2(rounds: usize) -> f32 {
     _mm256_cvtss_f32(
         sums.into_iter()
             .reduce(|a, b| _mm256_add_ps(a, b))
+            .expect("twelve sums"),
+    )
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn multiply_add_avx512(rounds: usize) -> f32 {
+    use std::arch::x86_64::{_mm512_add_ps, _mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(1.0)));
+    let mut sums = [_mm512_set1_ps(0.0); 12];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, a, b);
+        }
+    }
+    _mm512_reduce_add_ps(
+        sums.into_iter()
+            .reduce(|a, b| _mm512_add_ps(a, b))
             .expect("twelve sums"),
     )
 }

@@ -14,9 +14,9 @@ pub enum Kernels {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// x86-64 with AVX-512 (F, BW, DQ, VL, VBMI, VNNI, BF16).
+    /// x86-64 with AVX-512 (F, BW, DQ, VL).
     Avx512,
-    /// x86-64 with AVX-512 as above and the tile unit (AMX, bf16).
+    /// x86-64 with AVX-512 (also VBMI, VNNI, BF16) and the tile unit (AMX, bf16).
     Amx,
 }
 
@@ -108,7 +108,6 @@ impl Chosen {
     }
 
     /// AVX-512, if it may be used.
-    #[allow(dead_code, reason = "kernels of this set follow")]
     pub fn avx512(self) -> Option<Avx512> {
         self.avx512
     }

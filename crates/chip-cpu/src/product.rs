@@ -149,6 +149,12 @@ pub(crate) fn run(pool: &Pool, kernels: Chosen, products: &[Product<'_>]) {
 /// Rows `first .. first + count` of a product.
 fn multiply(kernels: Chosen, product: &Product<'_>, first: usize, count: usize) {
     #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = kernels.avx512()
+        && avx512.multiply(product, first, count)
+    {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
     if let Some(avx2) = kernels.avx2()
         && avx2.multiply(product, first, count)
     {

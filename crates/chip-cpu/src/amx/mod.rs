@@ -31,8 +31,8 @@ use crate::{
 pub(crate) use attend::Scratch as AttendScratch;
 pub(crate) use index::{Queries as IndexQueries, Scratch as IndexScratch};
 
-/// Proof that this processor has AMX with bf16 operands, that the system lets this process use it, and what [`Avx512`]
-/// proves.
+/// Proof that this processor has AMX with bf16 operands, that the system lets this process use it, AVX-512 VBMI, VNNI and
+/// BF16, and what [`Avx512`] proves.
 #[derive(Clone, Copy)]
 pub(crate) struct Amx(());
 
@@ -40,7 +40,7 @@ impl Amx {
     /// The proof, if processor and system give it. The first call asks the system.
     pub fn detect() -> Option<Self> {
         static IS_PERMITTED: OnceLock<bool> = OnceLock::new();
-        let is_permitted = *IS_PERMITTED.get_or_init(|| Avx512::detect().is_some() && has_bf16_tiles() && permit());
+        let is_permitted = *IS_PERMITTED.get_or_init(|| has_vectors() && has_bf16_tiles() && permit());
         is_permitted.then_some(Amx(()))
     }
 
@@ -79,6 +79,13 @@ impl Amx {
         // SAFETY: `self` proves the features.
         unsafe { attend::attend(self, kernels, heads, keys, scratch, out) }
     }
+}
+
+fn has_vectors() -> bool {
+    Avx512::detect().is_some()
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx512bf16")
 }
 
 fn has_bf16_tiles() -> bool {

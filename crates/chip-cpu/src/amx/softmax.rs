@@ -141,11 +141,11 @@ fn bf16_pair(even: __m512, odd: __m512) -> __m512i {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::avx512::Avx512;
+    use crate::amx::Amx;
 
     #[test]
     fn powers_are_close_to_those_of_the_library() {
-        if Avx512::detect().is_none() {
+        if Amx::detect().is_none() {
             return;
         }
         let power = |x: f32| {
