@@ -1,0 +1,228 @@
+//! The emulated device: chip, streams, events, descriptors, executors.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CString;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::memory::{Memory, POISON};
+
+pub const OK: i32 = 0;
+pub const PARAMETER: i32 = 107000;
+pub const NO_CONTEXT: i32 = 107002;
+pub const BAD_STREAM: i32 = 107003;
+pub const OUT_OF_MEMORY: i32 = 207001;
+pub const KERNEL_EXCEPTION: i32 = 507015;
+
+/// Name by which `aclrtGetSocName` calls it, memory, room for reads behind a buffer.
+pub struct Chip {
+    pub soc: &'static std::ffi::CStr,
+    pub hbm_bytes: usize,
+    pub over_read_bytes: usize,
+    pub arch: u32,
+}
+
+const GIB: usize = 1 << 30;
+
+impl Chip {
+    pub fn named(name: &str) -> Option<Self> {
+        let (soc, gib, over_read_bytes, arch) = match name {
+            "910B3" => (c"Ascend910B3", 64, 32, 2201),
+            "910C" => (c"Ascend910_9392", 64, 32, 2201),
+            "950PR" => (c"Ascend950PR_9599", 128, 0, 3510),
+            _ => return None,
+        };
+        Some(Self { soc, hbm_bytes: gib * GIB, over_read_bytes, arch })
+    }
+}
+
+/// A view as given to `aclCreateTensor`.
+#[derive(Clone)]
+pub struct Tensor {
+    pub dims: Vec<usize>,
+    pub dtype: i32,
+    pub format: i32,
+    pub contiguous: bool,
+    pub address: usize,
+}
+
+impl Tensor {
+    pub fn count(&self) -> usize {
+        self.dims.iter().product()
+    }
+    pub fn bytes(&self) -> usize {
+        self.count() * if self.dtype == crate::opbase::BF16 { 2 } else { 4 }
+    }
+}
+
+/// The checked work between the two phases.
+pub struct Executor {
+    pub operator: &'static str,
+    pub descriptors: Vec<usize>,
+    pub workspace_bytes: usize,
+    pub kernel: Kernel,
+}
+
+pub type Kernel = Box<dyn FnOnce(&mut Memory) -> Result<(), String> + Send>;
+
+pub enum Task {
+    Kernel(&'static str, Kernel),
+    Copy { to: usize, from: usize, len: usize },
+    Poison { address: usize, len: usize },
+    Wait { stream: usize, until: u64 },
+}
+
+#[derive(Default)]
+pub struct Stream {
+    pub tasks: VecDeque<Task>,
+    pub done: u64,
+    pub error: i32,
+}
+
+pub struct Machine {
+    pub chip: Chip,
+    pub memory: Memory,
+    pub pinned: HashMap<usize, usize>,
+    pub tensors: HashMap<usize, Tensor>,
+    pub executors: HashMap<usize, Executor>,
+    pub streams: HashMap<usize, Stream>,
+    pub events: HashMap<usize, Option<(usize, u64)>>,
+    pub allocations: u64,
+    pub launches: u64,
+    next_handle: usize,
+}
+
+static MACHINE: Mutex<Option<Machine>> = Mutex::new(None);
+
+thread_local! {
+    pub static HAS_CONTEXT: Cell<bool> = const { Cell::new(false) };
+    pub static MESSAGE: RefCell<Option<CString>> = const { RefCell::new(None) };
+}
+
+pub fn lock() -> MutexGuard<'static, Option<Machine>> {
+    MACHINE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Keeps the text for `aclGetRecentErrMsg` and returns the code.
+pub fn fail(code: i32, text: impl Into<String>) -> i32 {
+    let text = format!("[ascend-emulator] E{code}: {}", text.into());
+    MESSAGE.with(|slot| *slot.borrow_mut() = CString::new(text).ok());
+    code
+}
+
+/// Runs `body` with the machine, for calls that need a context on this thread.
+pub fn with(body: impl FnOnce(&mut Machine) -> i32) -> i32 {
+    match (&mut *lock(), HAS_CONTEXT.get()) {
+        (Some(machine), true) => body(machine),
+        _ => fail(NO_CONTEXT, "no context on this thread: call aclInit, then aclrtSetDevice on each thread"),
+    }
+}
+
+/// Whether this is the call that `variable` tells to fail.
+fn is_fault(variable: &str, number: u64) -> bool {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()) == Some(number)
+}
+
+impl Machine {
+    pub fn new(chip: Chip) -> Option<Self> {
+        let memory = Memory::new(chip.hbm_bytes, chip.over_read_bytes)?;
+        Some(Self {
+            chip,
+            memory,
+            pinned: HashMap::new(),
+            tensors: HashMap::new(),
+            executors: HashMap::new(),
+            streams: HashMap::new(),
+            events: HashMap::new(),
+            allocations: 0,
+            launches: 0,
+            next_handle: 0,
+        })
+    }
+
+    /// A number that is no address: following it is a segmentation fault.
+    pub fn handle(&mut self) -> usize {
+        self.next_handle += 1;
+        self.next_handle << 4
+    }
+
+    pub fn allocation_fails(&mut self) -> bool {
+        self.allocations += 1;
+        is_fault("CACHALOT_ASCEND_EMULATOR_FAIL_ALLOCATION", self.allocations)
+    }
+
+    pub fn enqueue(&mut self, stream: usize, task: Task) -> i32 {
+        match self.streams.get_mut(&stream) {
+            Some(stream) => {
+                stream.tasks.push_back(task);
+                OK
+            }
+            None => fail(BAD_STREAM, "the stream is unknown or destroyed"),
+        }
+    }
+
+    /// Tasks given to the stream so far.
+    pub fn position(&self, stream: usize) -> Option<u64> {
+        self.streams.get(&stream).map(|stream| stream.done + stream.tasks.len() as u64)
+    }
+
+    /// Runs the stream, and by its waits others, until it has done `until` tasks.
+    pub fn run(&mut self, handle: usize, until: u64) {
+        while let Some(stream) = self.streams.get_mut(&handle).filter(|stream| stream.done < until) {
+            let Some(task) = stream.tasks.pop_front() else { return };
+            let failed = match task {
+                Task::Wait { stream, until } => {
+                    self.run(stream, until);
+                    None
+                }
+                Task::Copy { to, from, len } => (!self.copy(to, from, len)).then(|| "copy: memory was freed".to_owned()),
+                Task::Poison { address, len } => match self.memory.range(address, len) {
+                    Some(bytes) => {
+                        bytes.fill(POISON);
+                        None
+                    }
+                    None => Some("workspace was freed before the operator ran".to_owned()),
+                },
+                Task::Kernel(name, kernel) => {
+                    self.launches += 1;
+                    if is_fault("CACHALOT_ASCEND_EMULATOR_FAIL_LAUNCH", self.launches) {
+                        Some(format!("{name}: injected fault"))
+                    } else {
+                        kernel(&mut self.memory).err().map(|text| format!("{name}: {text}"))
+                    }
+                }
+            };
+            if let Some(stream) = self.streams.get_mut(&handle) {
+                stream.done += 1;
+                if let Some(text) = failed {
+                    stream.error = fail(KERNEL_EXCEPTION, text);
+                }
+            }
+        }
+    }
+
+    /// False when a device range is not inside a live allocation.
+    pub fn copy(&mut self, to: usize, from: usize, len: usize) -> bool {
+        let mut buffer = vec![0_u8; len];
+        if self.memory.is_device(from) {
+            let Some(bytes) = self.memory.range(from, len) else { return false };
+            buffer.copy_from_slice(bytes);
+        } else {
+            // SAFETY: a host address that the caller of the C interface vouches for.
+            unsafe { std::ptr::copy_nonoverlapping(from as *const u8, buffer.as_mut_ptr(), len) };
+        }
+        if self.memory.is_device(to) {
+            let Some(bytes) = self.memory.range(to, len) else { return false };
+            bytes.copy_from_slice(&buffer);
+        } else {
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), to as *mut u8, len) };
+        }
+        true
+    }
+
+    /// Whether the host range is inside memory from `aclrtMallocHost`.
+    pub fn is_pinned(&self, address: usize, len: usize) -> bool {
+        self.pinned.iter().any(|(&start, &size)| address >= start && address + len <= start + size)
+    }
+}
