@@ -4,8 +4,6 @@
 //! Tiles are named by numbers 0 to 7. A thread configures them, computes and releases them, all within one call from
 //! outside: configured tiles make every thread switch save 8 KB.
 
-#![allow(dead_code, reason = "kernels follow")]
-
 use std::{arch::asm, marker::PhantomData};
 
 use super::Amx;
