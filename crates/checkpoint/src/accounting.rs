@@ -3,7 +3,7 @@
 use cachalot_numerics::Dtype;
 
 use crate::{
-    config::{AttentionKind, DeepseekV4Config},
+    config::Architecture,
     inventory::{self, Formats, Part, Place, SlotKind},
 };
 
@@ -27,23 +27,23 @@ impl std::ops::AddAssign for Size {
 }
 
 /// Size of the whole checkpoint in the formats that the configuration announces.
-pub fn total(config: &DeepseekV4Config) -> Size {
+pub fn total(config: &dyn Architecture) -> Size {
     sum(config, |_, _| true)
 }
 
 /// Size of one part.
-pub fn part(config: &DeepseekV4Config, part: Part) -> Size {
+pub fn part(config: &dyn Architecture, part: Part) -> Size {
     sum(config, |_, other| other == part)
 }
 
 /// Size of everything at one place, for example one layer.
-pub fn place(config: &DeepseekV4Config, place: Place) -> Size {
+pub fn place(config: &dyn Architecture, place: Place) -> Size {
     sum(config, |other, _| other == place)
 }
 
 /// What one decoded token reads of a part, at batch size 1 and without drafting: of the routed experts
 /// those that it uses, of the embedding and of the tables of expert ids (single rows) nothing.
-pub fn active(config: &DeepseekV4Config, part: Part) -> Size {
+pub fn active(config: &dyn Architecture, part: Part) -> Size {
     let mut size = Size::default();
     if matches!(part, Part::Embedding | Part::Stages) {
         return size;
@@ -52,7 +52,7 @@ pub fn active(config: &DeepseekV4Config, part: Part) -> Size {
         let table = matches!(kind, SlotKind::Plain { dtype: Dtype::I64, .. });
         if other == part && !table {
             let repeats = match part {
-                Part::RoutedExperts => config.num_experts_per_tok as u64,
+                Part::RoutedExperts => config.experts_per_token() as u64,
                 _ => repeats,
             };
             size += times(stored, repeats);
@@ -62,7 +62,7 @@ pub fn active(config: &DeepseekV4Config, part: Part) -> Size {
 }
 
 /// What one decoded token reads altogether: [`active`] over all parts.
-pub fn active_total(config: &DeepseekV4Config) -> Size {
+pub fn active_total(config: &dyn Architecture) -> Size {
     let mut size = Size::default();
     for part in Part::ALL {
         size += active(config, part);
@@ -81,66 +81,29 @@ pub enum KvFormat {
 }
 
 /// Bytes by which the state of a sequence grows with each token, on average. Windows do not grow.
-pub fn kv_bytes_per_token(config: &DeepseekV4Config, format: KvFormat) -> f64 {
-    let (entry, index_key) = match format {
-        KvFormat::Packed => (packed_entry_bytes(config), packed_index_key_bytes(config)),
-        KvFormat::Bf16 => (2 * config.head_dim, 2 * config.index_head_dim),
-    };
-    let layers = 0..config.num_hidden_layers;
-    layers
-        .map(|layer| match config.attention_kind(layer) {
-            AttentionKind::SlidingWindow => 0.0,
-            AttentionKind::CompressedSparse => (entry + index_key) as f64 / 4.0,
-            AttentionKind::HeavilyCompressed => entry as f64 / 128.0,
-        })
-        .sum()
+pub fn kv_bytes_per_token(config: &dyn Architecture, format: KvFormat) -> f64 {
+    config.kv_bytes_per_token(format)
 }
 
-/// Bytes of the state of a sequence that do not grow: the windows of all layers, and the compressors' open
-/// windows in `f32` (those of 4 tokens overlap, so two are open).
+/// Bytes of the state of a sequence that do not grow: windows, and what compressors have not yet compressed.
 ///
 /// What drafting needs beside that to roll back is not counted.
-pub fn fixed_bytes_per_sequence(config: &DeepseekV4Config, format: KvFormat) -> u64 {
-    let entry = match format {
-        KvFormat::Packed => packed_entry_bytes(config),
-        KvFormat::Bf16 => 2 * config.head_dim,
-    };
-    let window = config.sliding_window * entry;
-    // Values and gates; the rows of overlapping windows have two halves.
-    let overlapping = |width: usize| 2 * 4 * 2 * (2 * width) * 4;
-    let layers = 0..config.num_hidden_layers;
-    let bytes = layers.map(|layer| {
-        window
-            + match config.attention_kind(layer) {
-                AttentionKind::SlidingWindow => 0,
-                AttentionKind::CompressedSparse => overlapping(config.head_dim) + overlapping(config.index_head_dim),
-                AttentionKind::HeavilyCompressed => 128 * 2 * config.head_dim * 4,
-            }
-    });
-    bytes.map(|bytes| bytes as u64).sum()
-}
-
-fn packed_entry_bytes(config: &DeepseekV4Config) -> usize {
-    let still = config.head_dim - config.qk_rope_head_dim;
-    still + still.div_ceil(64).next_multiple_of(8) + 2 * config.qk_rope_head_dim
-}
-
-fn packed_index_key_bytes(config: &DeepseekV4Config) -> usize {
-    config.index_head_dim.div_ceil(2) + config.index_head_dim.div_ceil(32)
+pub fn fixed_bytes_per_sequence(config: &dyn Architecture, format: KvFormat) -> u64 {
+    config.fixed_bytes_per_sequence(format)
 }
 
 /// No fewer tensors than the checkpoint has, without visiting them.
-pub(crate) fn tensor_count_bound(config: &DeepseekV4Config) -> u64 {
+pub(crate) fn tensor_count_bound(config: &dyn Architecture) -> u64 {
     // A layer has below 64 tensors besides its experts, which have six each.
-    let layers = config.num_hidden_layers + config.nextn_stage_count();
-    (layers as u64 + 1) * (64 + 6 * config.n_routed_experts as u64)
+    let layers = config.layer_count() + config.nextn_stage_count();
+    (layers as u64 + 1) * (64 + 6 * config.routed_expert_count() as u64)
 }
 
 /// Elements of the largest tensor and an upper bound for the bytes of the checkpoint.
-pub(crate) fn size_bounds(config: &DeepseekV4Config) -> (u128, u128) {
+pub(crate) fn size_bounds(config: &dyn Architecture) -> (u128, u128) {
     let (mut elements_max, mut bytes) = (0, 0);
     for place in inventory::places(config) {
-        for template in inventory::templates_at(config, place) {
+        for template in config.templates(place) {
             let elements = match &template.kind {
                 SlotKind::Matrix { rows, columns, .. } => *rows as u128 * *columns as u128,
                 SlotKind::Plain { shape, .. } => shape.iter().map(|side| *side as u128).product(),
@@ -152,7 +115,7 @@ pub(crate) fn size_bounds(config: &DeepseekV4Config) -> (u128, u128) {
     (elements_max, bytes)
 }
 
-fn sum(config: &DeepseekV4Config, wanted: impl Fn(Place, Part) -> bool) -> Size {
+fn sum(config: &dyn Architecture, wanted: impl Fn(Place, Part) -> bool) -> Size {
     let mut size = Size::default();
     for_each(config, |place, part, _, repeats, stored| {
         if wanted(place, part) {
@@ -171,10 +134,10 @@ fn times(size: Size, repeats: u64) -> Size {
 }
 
 /// Visits place, part, kind, number of repetitions and size of one repetition.
-fn for_each(config: &DeepseekV4Config, mut visit: impl FnMut(Place, Part, &SlotKind, u64, Size)) {
+fn for_each(config: &dyn Architecture, mut visit: impl FnMut(Place, Part, &SlotKind, u64, Size)) {
     let formats = Formats::announced(config);
     for place in inventory::places(config) {
-        for template in inventory::templates_at(config, place) {
+        for template in config.templates(place) {
             let size = size_of(template.part, &template.kind, formats);
             visit(place, template.part, &template.kind, template.repeats as u64, size);
         }

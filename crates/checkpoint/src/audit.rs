@@ -9,7 +9,7 @@ use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype, integer};
 
 use crate::{
     catalogue::{Catalogue, Placement},
-    config::DeepseekV4Config,
+    config::Architecture,
     inventory::{self, MatrixClass, Place, Slot, SlotKind},
 };
 
@@ -119,7 +119,7 @@ pub(crate) struct Findings {
 ///
 /// MTP and DSpark tensors may be absent altogether; if one of them is there, all must be.
 pub(crate) fn check(
-    config: &DeepseekV4Config,
+    config: &dyn Architecture,
     catalogue: &Catalogue,
     place: impl FnOnce() -> String,
 ) -> Result<Findings, Box<TensorReport>> {
@@ -149,7 +149,7 @@ pub(crate) fn check(
 }
 
 /// Names of tensors that the inventory does not ask for: a second, slower round.
-fn extra_tensors(config: &DeepseekV4Config, catalogue: &Catalogue, stages_present: bool) -> Vec<String> {
+fn extra_tensors(config: &dyn Architecture, catalogue: &Catalogue, stages_present: bool) -> Vec<String> {
     let mut wanted = HashSet::new();
     let note = |name: &str| {
         wanted.insert(name.to_owned());
@@ -162,7 +162,7 @@ fn extra_tensors(config: &DeepseekV4Config, catalogue: &Catalogue, stages_presen
 }
 
 struct Auditor<'a, F> {
-    config: &'a DeepseekV4Config,
+    config: &'a dyn Architecture,
     catalogue: &'a Catalogue,
     stages_present: bool,
     problems: BTreeMap<(String, Problem), ProblemGroup>,
@@ -173,7 +173,7 @@ struct Auditor<'a, F> {
 }
 
 impl<'a, F: FnMut(&str)> Auditor<'a, F> {
-    fn new(config: &'a DeepseekV4Config, catalogue: &'a Catalogue, stages_present: bool, on_found: F) -> Self {
+    fn new(config: &'a dyn Architecture, catalogue: &'a Catalogue, stages_present: bool, on_found: F) -> Self {
         Auditor {
             config,
             catalogue,
@@ -203,7 +203,7 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
                 }
             }
             SlotKind::Matrix { rows, columns, class } => {
-                let may_be_low_bit = slot.part.is_dense() && self.config.low_bit.is_some();
+                let may_be_low_bit = slot.part.is_dense() && self.config.low_bit().is_some();
                 self.matrix(&slot.name, [rows, columns], class, may_be_low_bit);
             }
         }
@@ -297,7 +297,7 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
 /// The format of a stored matrix, judged by the types of weight and scale; how wide integers are, the configuration
 /// says.
 pub(crate) fn format_of(
-    config: &DeepseekV4Config,
+    config: &dyn Architecture,
     weight: &Placement,
     scale: Option<&Placement>,
 ) -> Option<MatrixFormat> {
@@ -305,9 +305,9 @@ pub(crate) fn format_of(
         Dtype::F32 => MatrixFormat::F32,
         Dtype::Bf16 => MatrixFormat::Bf16,
         Dtype::I8 => MatrixFormat::FP4,
-        Dtype::U8 => MatrixFormat::Integer(config.low_bit?),
+        Dtype::U8 => MatrixFormat::Integer(config.low_bit()?),
         Dtype::F8E4m3 => {
-            let [rows, columns] = config.quantization.map_or([128, 128], |q| q.weight_block_size);
+            let [rows, columns] = config.quantization().map_or([128, 128], |q| q.weight_block_size);
             let scale = match scale.and_then(Placement::dtype) {
                 Some(Dtype::F32) => ScaleDtype::F32,
                 _ => ScaleDtype::E8m0,

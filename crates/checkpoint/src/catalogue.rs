@@ -11,7 +11,7 @@ use safetensors::tensor::Dtype as StoredDtype;
 
 use crate::{
     Error,
-    config::EXPERTS_MAX,
+    config::limits,
     header::{self, Entry},
     index::{INDEX_FILE, Index, IndexFault},
     names::{self, Meaning},
@@ -175,7 +175,7 @@ fn unstack(whole: &Placement, shares: usize) -> Option<impl Iterator<Item = Plac
     };
     let byte_count = whole.end - whole.start;
     let count = experts.checked_mul(shares)?;
-    if experts > EXPERTS_MAX || !rows.is_multiple_of(shares) || !byte_count.is_multiple_of(count) {
+    if experts > limits::EXPERTS || !rows.is_multiple_of(shares) || !byte_count.is_multiple_of(count) {
         return None;
     }
     let part_byte_count = byte_count / count;

@@ -13,7 +13,7 @@ use crate::{
     Error,
     audit::{self, Findings},
     catalogue::{Catalogue, Placement},
-    config::DeepseekV4Config,
+    config::ModelConfig,
     index::{self, INDEX_FILE},
     source::{Source, StoredFile},
 };
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(crate) name: String,
-    pub(crate) config: DeepseekV4Config,
+    pub(crate) config: ModelConfig,
     pub(crate) catalogue: Catalogue,
     pub(crate) source: Source,
     findings: Findings,
@@ -138,13 +138,13 @@ impl Checkpoint {
                 remedy: "name the folder of a downloaded model",
             });
         };
-        let config = DeepseekV4Config::from_json(&text, &origin)?;
+        let config = ModelConfig::from_json(&text, &origin)?;
         let index = match read_text(&source, INDEX_FILE)? {
             Some((text, origin)) => Some(index::parse(&text, &origin)?),
             None => None,
         };
         let catalogue = Catalogue::open(&source, index.as_ref())?;
-        let findings = audit::check(&config, &catalogue, || source.place()).map_err(Error::Tensors)?;
+        let findings = audit::check(&*config, &catalogue, || source.place()).map_err(Error::Tensors)?;
         let checkpoint = Checkpoint {
             name,
             config,
@@ -158,7 +158,7 @@ impl Checkpoint {
     }
 
     /// The configuration.
-    pub fn config(&self) -> &DeepseekV4Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -212,7 +212,7 @@ impl Checkpoint {
         let &[rows, stored_columns] = weight.shape.as_slice() else {
             return Err(not_a_matrix(format!("its shape is {:?}", weight.shape)));
         };
-        let format = audit::format_of(&self.config, weight, scale)
+        let format = audit::format_of(&*self.config, weight, scale)
             .ok_or_else(|| not_a_matrix(format!("its type is {}", weight.dtype)))?;
         let columns = format
             .columns(stored_columns)

@@ -1,8 +1,8 @@
-//! Checkpoints of the DeepSeek-V4 family: configuration, tensors, and random ones to try things with.
+//! Checkpoints of DeepSeek models: configuration, tensors, and random ones to try things with.
 //!
 //! | item | holds |
 //! | --- | --- |
-//! | [`DeepseekV4Config`] | config.json, typed and checked |
+//! | [`ModelConfig`] | config.json, typed and checked, of any family; [`Architecture`] is what all families tell |
 //! | [`Checkpoint`] | the tensors of a folder or of files in memory, checked and looked up by official name without copying |
 //! | [`published`] | the configurations of the releases, built in |
 //! | [`inventory`] | every tensor that a configuration demands |
@@ -15,12 +15,12 @@
 //! This crate must not know how a layer computes, nor chips, nor HTTP.
 //!
 //! ```
-//! use cachalot_checkpoint::{Checkpoint, DeepseekV4Config, accounting, published, synth};
+//! use cachalot_checkpoint::{Checkpoint, ModelConfig, accounting, published, synth};
 //!
 //! // What a release amounts to, without having it.
 //! let text = published::config("DeepSeek-V4-Flash").expect("a release");
-//! let config = DeepseekV4Config::from_json(text, "config.json".as_ref())?;
-//! assert_eq!(accounting::total(&config).bytes, 159_609_485_896);
+//! let config = ModelConfig::from_json(text, "config.json".as_ref())?;
+//! assert_eq!(accounting::total(&*config).bytes, 159_609_485_896);
 //!
 //! // A checkpoint on disk: here a random one of a tiny model.
 //! # let parent = tempfile::tempdir().unwrap();
@@ -59,7 +59,9 @@ mod verify;
 pub use audit::{Problem, ProblemGroup, TensorReport};
 pub use checkpoint::{Checkpoint, Place, StoredMatrix, StoredTensor};
 pub use config::LOW_BIT_KEY;
-pub use config::{AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, Quantization, RopeScaling, ScaleFormat};
+pub use config::{
+    Architecture, AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, ModelConfig, Quantization, RopeScaling, ScaleFormat,
+};
 pub use convert::Converted;
 pub use disk::available_bytes;
 pub use error::Error;

@@ -107,10 +107,10 @@ impl Checkpoint {
     fn fault_in(&self, name: &str, placement: &Placement) -> Option<(usize, ValueFault)> {
         let (dtype, bytes) = (placement.dtype()?, self.catalogue.bytes(placement));
         if name.ends_with(".tid2eid") {
-            return values::bad_expert(bytes, self.config.n_routed_experts);
+            return values::bad_expert(bytes, self.config.routed_expert_count());
         }
         if name.ends_with(".scale") {
-            return match (dtype, self.config.low_bit) {
+            return match (dtype, self.config.low_bit()) {
                 (Dtype::U8, Some(width)) => values::bad_integer_scale(width, bytes),
                 _ => values::bad_scale(dtype, bytes),
             };

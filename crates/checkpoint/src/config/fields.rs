@@ -17,6 +17,11 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// The outermost object of a config.json.
+    pub(crate) fn new(map: &'a Map<String, Value>, origin: &'a Path) -> Self {
+        Fields { origin, path: "", map }
+    }
+
     /// The value of `key`; `null` counts as absent.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
@@ -111,7 +116,7 @@ impl<'a> Fields<'a> {
                 origin: self.origin.to_owned(),
                 key: self.full(key),
                 value: shorten(value),
-                expected: format!("{only}, the only one that the released V4 models use"),
+                expected: format!("{only}, the only one that the released models of this family use"),
                 remedy: "this variant of the model is not supported",
             }),
             _ => Ok(()),

@@ -1,12 +1,14 @@
 //! Every tensor of a model, from its configuration alone.
 
-mod templates;
+mod template;
+pub(crate) mod v4;
 
-pub(crate) use templates::at as templates_at;
+pub use template::Template;
+pub(crate) use template::List;
 
-use cachalot_numerics::{Dtype, IntegerWidth, MatrixFormat, ScaleDtype, integer};
+use cachalot_numerics::{Dtype, IntegerWidth, MatrixFormat, integer};
 
-use crate::config::{DeepseekV4Config, ExpertDtype, ScaleFormat};
+use crate::config::Architecture;
 
 /// Parts of a checkpoint, as its bytes are usually accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,41 +181,27 @@ pub struct Formats {
 }
 
 impl Formats {
-    /// The formats that a configuration announces: the released ones and what a conversion has made of them.
-    pub fn announced(config: &DeepseekV4Config) -> Formats {
+    /// Everything BF16.
+    pub(crate) fn unquantised() -> Formats {
         Formats {
-            low_bit: config.low_bit,
-            ..Formats::released(config)
+            plain: MatrixFormat::Bf16,
+            dense: MatrixFormat::Bf16,
+            expert: MatrixFormat::Bf16,
+            low_bit: None,
+        }
+    }
+
+    /// The formats that a configuration announces: the released ones and what a conversion has made of them.
+    pub fn announced(config: &dyn Architecture) -> Formats {
+        Formats {
+            low_bit: config.low_bit(),
+            ..config.released_formats()
         }
     }
 
     /// The formats that a configuration announces, before any conversion.
-    ///
-    /// Without `quantization_config` everything is BF16. With it, experts are FP4 unless `expert_dtype` says
-    /// FP8; scales are E8M0 if `scale_fmt` says so, and F32 beside FP8 experts (the -Base releases).
-    pub fn released(config: &DeepseekV4Config) -> Formats {
-        let plain = MatrixFormat::Bf16;
-        let Some(quantization) = config.quantization else {
-            return Formats {
-                plain,
-                dense: plain,
-                expert: plain,
-                low_bit: None,
-            };
-        };
-        let experts_fp8 = config.expert_dtype == Some(ExpertDtype::Fp8);
-        let [rows, columns] = quantization.weight_block_size;
-        let scale = match quantization.scale_fmt {
-            Some(ScaleFormat::Ue8m0) if !experts_fp8 => ScaleDtype::E8m0,
-            _ => ScaleDtype::F32,
-        };
-        let dense = MatrixFormat::Fp8Block { rows, columns, scale };
-        Formats {
-            plain,
-            dense,
-            expert: if experts_fp8 { dense } else { MatrixFormat::FP4 },
-            low_bit: None,
-        }
+    pub fn released(config: &dyn Architecture) -> Formats {
+        config.released_formats()
     }
 
     /// The format of a matrix.
@@ -237,32 +225,28 @@ pub(crate) fn is_worth(present: MatrixFormat, width: IntegerWidth, rows: usize, 
 }
 
 /// Every logical tensor of the model: global ones, layers in order, then stages.
-pub fn slots(config: &DeepseekV4Config) -> impl Iterator<Item = Slot> + '_ {
+pub fn slots(config: &dyn Architecture) -> impl Iterator<Item = Slot> + '_ {
     places(config).flat_map(move |place| slots_at(config, place))
 }
 
 /// The tensors as the releases store them, in the formats that the configuration announces.
-pub fn tensors(config: &DeepseekV4Config) -> impl Iterator<Item = TensorSpec> + '_ {
+pub fn tensors(config: &dyn Architecture) -> impl Iterator<Item = TensorSpec> + '_ {
     let formats = Formats::announced(config);
     slots(config).flat_map(move |slot| slot.stored(formats))
 }
 
 /// All places of the model, in order.
-pub fn places(config: &DeepseekV4Config) -> impl Iterator<Item = Place> + use<> {
-    let layers = (0..config.num_hidden_layers).map(Place::Layer);
+pub fn places(config: &dyn Architecture) -> impl Iterator<Item = Place> + use<> {
+    let layers = (0..config.layer_count()).map(Place::Layer);
     let stages = (0..config.nextn_stage_count()).map(Place::Stage);
     std::iter::once(Place::Global).chain(layers).chain(stages)
 }
 
 /// Every logical tensor at one place.
-pub fn slots_at(config: &DeepseekV4Config, place: Place) -> Vec<Slot> {
-    let prefix = match place {
-        Place::Global => String::new(),
-        Place::Layer(index) => format!("layers.{index}."),
-        Place::Stage(index) => format!("mtp.{index}."),
-    };
+pub fn slots_at(config: &dyn Architecture, place: Place) -> Vec<Slot> {
+    let prefix = config.name_prefix(place);
     let mut slots = Vec::new();
-    for template in templates::at(config, place) {
+    for template in config.templates(place) {
         for repeat in 0..template.repeats {
             slots.push(Slot {
                 name: format!("{prefix}{}", template.suffix_of(repeat)),

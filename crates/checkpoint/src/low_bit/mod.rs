@@ -62,13 +62,13 @@ impl Checkpoint {
             });
         }
         self.replaced = replaced;
-        self.config.low_bit = Some(width);
+        self.config.set_low_bit(width);
         Ok(found.sums)
     }
 
     /// The matrices that would become integers, as they are stored; checked.
     pub(crate) fn low_bit_plan(&self, width: IntegerWidth) -> Result<LowBitPlan, Error> {
-        if let Some(present) = self.config.low_bit
+        if let Some(present) = self.config.low_bit()
             && present != width
         {
             return Err(Error::LowBitAlready {
@@ -78,8 +78,8 @@ impl Checkpoint {
             });
         }
         let mut plan = LowBitPlan::default();
-        let places = inventory::places(&self.config).filter(|place| !matches!(place, Place::Stage(_)));
-        for slot in places.flat_map(|place| inventory::slots_at(&self.config, place)) {
+        let places = inventory::places(&*self.config).filter(|place| !matches!(place, Place::Stage(_)));
+        for slot in places.flat_map(|place| inventory::slots_at(&*self.config, place)) {
             let SlotKind::Matrix { rows, columns, .. } = slot.kind else {
                 continue;
             };

@@ -30,7 +30,7 @@ use shard::ShardPlan;
 
 use crate::{
     Error, Progress,
-    config::DeepseekV4Config,
+    config::{Architecture, ModelConfig},
     disk,
     index::INDEX_FILE,
     inventory::{self, Formats, Place},
@@ -50,12 +50,12 @@ pub struct Written {
 }
 
 /// Bytes of the safetensors files that [`write`] would write.
-pub fn size_bytes(config: &DeepseekV4Config) -> u64 {
+pub fn size_bytes(config: &dyn Architecture) -> u64 {
     plan(config).iter().map(ShardPlan::file_byte_count).sum()
 }
 
 /// Safetensors files that [`write`] would write.
-pub fn shard_count(config: &DeepseekV4Config) -> usize {
+pub fn shard_count(config: &dyn Architecture) -> usize {
     plan(config).len()
 }
 
@@ -67,12 +67,12 @@ pub fn shard_count(config: &DeepseekV4Config) -> usize {
 /// called from several threads.
 ///
 /// # Errors
-/// Those of [`DeepseekV4Config::from_json`]; [`Error::FolderNotEmpty`]; [`Error::DiskFull`] before anything
+/// Those of [`ModelConfig::from_json`]; [`Error::FolderNotEmpty`]; [`Error::DiskFull`] before anything
 /// is written; [`Error::Io`].
 pub fn write(json: &str, seed: u64, out: &Path, progress: impl Fn(Progress) + Sync) -> Result<Written, Error> {
-    let config = DeepseekV4Config::from_json(json, Path::new("config.json"))?;
+    let config = ModelConfig::from_json(json, Path::new("config.json"))?;
     disk::refuse_content(out)?;
-    let shards = plan(&config);
+    let shards = plan(&*config);
     let bytes_total = shards.iter().map(ShardPlan::file_byte_count).sum();
     let partial = PartialFolder::create(out)?;
     disk::require(&partial.path, bytes_total)?;
@@ -102,7 +102,7 @@ pub fn write(json: &str, seed: u64, out: &Path, progress: impl Fn(Progress) + Sy
 }
 
 /// The shards in order, with their tensors.
-fn plan(config: &DeepseekV4Config) -> Vec<ShardPlan> {
+fn plan(config: &dyn Architecture) -> Vec<ShardPlan> {
     // Drawn in the released formats; a conversion makes the others.
     let formats = Formats::released(config);
     let mut shards = vec![ShardPlan::default()];

@@ -10,7 +10,7 @@ use super::random::{
     ELEMENTS_PER_WORD, ENTRIES, FP4_DEVIATION, FP4_PAIRS, FP8_CODES, FP8_DEVIATION, NORMAL, Stream, Table, fill,
 };
 use crate::{
-    config::DeepseekV4Config,
+    config::Architecture,
     inventory::{Formats, Slot, SlotKind},
 };
 
@@ -48,17 +48,17 @@ enum Content {
 }
 
 /// The stored tensors of a slot.
-pub(super) fn tensors(config: &DeepseekV4Config, slot: &Slot, formats: Formats) -> Vec<PlannedTensor> {
+pub(super) fn tensors(config: &dyn Architecture, slot: &Slot, formats: Formats) -> Vec<PlannedTensor> {
     let (weights, scales) = match &slot.kind {
         SlotKind::Matrix { rows, columns, class } => matrix(
             formats.of(slot.part, *class, *rows, *columns),
             matrix_deviation(&slot.name, *columns),
         ),
         SlotKind::Plain { dtype: Dtype::I64, .. } => {
-            let (experts, per_token) = (config.n_routed_experts, config.num_experts_per_tok);
+            let (experts, per_token) = (config.routed_expert_count(), config.experts_per_token());
             (Content::ExpertIds { experts, per_token }, None)
         }
-        SlotKind::Plain { .. } => (plain(config, &slot.name), None),
+        SlotKind::Plain { shape, .. } => (plain(&slot.name, shape), None),
     };
     let contents = std::iter::once(weights).chain(scales);
     slot.clone()
@@ -106,12 +106,12 @@ fn matrix(format: MatrixFormat, deviation: f64) -> (Content, Option<Content>) {
     (codes, Some(scales))
 }
 
-fn plain(config: &DeepseekV4Config, name: &str) -> Content {
-    let streams_width = (config.hc_mult * config.hidden_size) as f64;
+fn plain(name: &str, shape: &[usize]) -> Content {
+    let inputs = shape.last().copied().unwrap_or(1) as f64;
     let (mean, deviation) = match name {
         name if name.ends_with("kv_norm.weight") || name.ends_with("compressor.norm.weight") => (1.3, 0.15),
         name if name.ends_with("norm.weight") => (1.0, 0.1),
-        name if name.ends_with("_fn") => (0.0, streams_width.powf(-0.5)),
+        name if name.ends_with("_fn") => (0.0, inputs.powf(-0.5)),
         name if name.ends_with("_base") => (0.0, 0.5),
         name if name.ends_with("_scale") => (0.8, 0.1),
         name if name.ends_with("attn_sink") => (0.0, 0.7),

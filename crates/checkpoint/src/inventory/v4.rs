@@ -1,29 +1,9 @@
-//! The tensors of one place, with routed experts written once and repeated.
+//! The tensors of V4.
 
 use cachalot_numerics::Dtype;
 
-use super::{MatrixClass, Part, Place, SlotKind};
+use super::{List, MatrixClass, Part, Place, SlotKind, Template};
 use crate::config::DeepseekV4Config;
-
-/// A tensor of a place, or one of each routed expert.
-#[derive(Clone, Debug)]
-pub(crate) struct Template {
-    /// Name inside the place; `*` stands for the expert's index.
-    suffix: String,
-    /// 1, or the number of routed experts.
-    pub(crate) repeats: usize,
-    pub(crate) part: Part,
-    pub(crate) kind: SlotKind,
-}
-
-impl Template {
-    pub(crate) fn suffix_of(&self, repeat: usize) -> String {
-        match self.suffix.split_once('*') {
-            Some((before, after)) => format!("{before}{repeat}{after}"),
-            None => self.suffix.clone(),
-        }
-    }
-}
 
 /// Templates of a place.
 pub(crate) fn at(config: &DeepseekV4Config, place: Place) -> Vec<Template> {
@@ -94,36 +74,7 @@ fn stage(config: &DeepseekV4Config, index: usize) -> Vec<Template> {
     list.templates
 }
 
-struct List {
-    templates: Vec<Template>,
-}
-
 impl List {
-    fn new() -> List {
-        List {
-            templates: Vec::with_capacity(48),
-        }
-    }
-
-    fn push(&mut self, part: Part, suffix: &str, repeats: usize, kind: SlotKind) {
-        self.templates.push(Template {
-            suffix: suffix.to_owned(),
-            repeats,
-            part,
-            kind,
-        });
-    }
-
-    fn matrix(&mut self, part: Part, suffix: &str, rows: usize, columns: usize, class: MatrixClass) {
-        let kind = SlotKind::Matrix { rows, columns, class };
-        self.push(part, suffix, 1, kind);
-    }
-
-    fn plain(&mut self, part: Part, suffix: &str, dtype: Dtype, shape: &[usize]) {
-        let shape = shape.to_vec();
-        self.push(part, suffix, 1, SlotKind::Plain { shape, dtype });
-    }
-
     /// What every layer has.
     fn block(&mut self, config: &DeepseekV4Config, ratio: usize, hashed: bool) {
         self.hyper_connections(config);

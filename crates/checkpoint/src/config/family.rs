@@ -1,0 +1,113 @@
+use std::{ops::Deref, path::Path};
+
+use cachalot_numerics::IntegerWidth;
+use serde_json::{Map, Value};
+
+use super::{
+    Architecture, DeepseekV4Config,
+    fields::{DOWNLOAD_AGAIN, Fields, shorten},
+};
+use crate::{Error, json};
+
+/// The configuration of a model of any family; what all of them tell is asked through [`Architecture`].
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ModelConfig {
+    /// DeepSeek-V4: Flash, Pro and their variants.
+    V4(DeepseekV4Config),
+}
+
+impl ModelConfig {
+    /// Reads config.json as DeepSeek publishes it or as transformers 5 saves it.
+    ///
+    /// `origin` only names the file in errors.
+    ///
+    /// # Errors
+    /// [`Error::Json`] for broken text, [`Error::ModelType`] for families that are not supported,
+    /// [`Error::ConfigKeyMissing`] and [`Error::ConfigValue`] for everything that does not fit together.
+    pub fn from_json(text: &str, origin: &Path) -> Result<Self, Error> {
+        let map = object(text, origin)?;
+        match model_type(&Fields::new(&map, origin))? {
+            _ => DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4),
+        }
+    }
+
+    /// The configuration of V4; `None` for other families.
+    pub fn as_v4(&self) -> Option<&DeepseekV4Config> {
+        match self {
+            ModelConfig::V4(config) => Some(config),
+        }
+    }
+
+    pub(crate) fn set_low_bit(&mut self, width: IntegerWidth) {
+        match self {
+            ModelConfig::V4(config) => config.low_bit = Some(width),
+        }
+    }
+}
+
+impl Deref for ModelConfig {
+    type Target = dyn Architecture;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            ModelConfig::V4(config) => config,
+        }
+    }
+}
+
+impl From<DeepseekV4Config> for ModelConfig {
+    fn from(config: DeepseekV4Config) -> Self {
+        ModelConfig::V4(config)
+    }
+}
+
+/// The outermost object of a config.json.
+pub(super) fn object(text: &str, origin: &Path) -> Result<Map<String, Value>, Error> {
+    let value = json::parse(text).map_err(|source| Error::Json {
+        origin: origin.to_owned(),
+        source,
+    })?;
+    match value {
+        Value::Object(map) => Ok(map),
+        other => Err(Error::ConfigValue {
+            origin: origin.to_owned(),
+            key: String::new(),
+            value: shorten(&other),
+            expected: "an object".into(),
+            remedy: DOWNLOAD_AGAIN,
+        }),
+    }
+}
+
+/// Refuses configurations of other families than `wanted`.
+pub(super) fn require(fields: &Fields<'_>, wanted: &'static str) -> Result<(), Error> {
+    match model_type(fields)? {
+        found if found == wanted => Ok(()),
+        found => Err(refused(fields, found, "of another family")),
+    }
+}
+
+/// The family of a configuration, if it is one that is supported.
+fn model_type<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
+    let model_type = fields.text("model_type")?.unwrap_or_default();
+    match model_type {
+        "deepseek_v4" => Ok(model_type),
+        "" if fields.get("n_layers").is_some() => Err(Error::ConfigKeyMissing {
+            origin: fields.origin.to_owned(),
+            key: "model_type".into(),
+            remedy: "this looks like inference/config.json, use the config.json beside the weights",
+        }),
+        "" => Err(fields.missing("model_type")),
+        other if other.starts_with("deepseek") => Err(refused(fields, other, "not supported yet")),
+        other => Err(refused(fields, other, "not supported")),
+    }
+}
+
+fn refused(fields: &Fields<'_>, model_type: &str, verdict: &'static str) -> Error {
+    Error::ModelType {
+        origin: fields.origin.to_owned(),
+        model_type: model_type.chars().take(80).collect(),
+        verdict,
+    }
+}
