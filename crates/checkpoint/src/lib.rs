@@ -20,7 +20,7 @@
 //! // What a release amounts to, without having it.
 //! let text = published::config("DeepSeek-V4-Flash").expect("a release");
 //! let config = ModelConfig::from_json(text, "config.json".as_ref())?;
-//! assert_eq!(accounting::total(&*config).bytes, 159_609_485_896);
+//! assert_eq!(accounting::total(&config).bytes, 159_609_485_896);
 //!
 //! // A checkpoint on disk: here a random one of a tiny model.
 //! # let parent = tempfile::tempdir().unwrap();
@@ -60,7 +60,8 @@ pub use audit::{Problem, ProblemGroup, TensorReport};
 pub use checkpoint::{Checkpoint, Place, StoredMatrix, StoredTensor};
 pub use config::LOW_BIT_KEY;
 pub use config::{
-    Architecture, AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, ModelConfig, Quantization, RopeScaling, ScaleFormat,
+    Architecture, AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, ModelConfig, Quantization, RopeScaling,
+    ScaleFormat,
 };
 pub use convert::Converted;
 pub use disk::available_bytes;

@@ -103,7 +103,7 @@ pub fn load_model(location: &Location, options: &ComputeOptions) -> Result<Loade
 /// Opens and checks a model's files, and re-quantises the dense part if that is asked for.
 pub fn open(location: &Location, options: &ComputeOptions) -> Result<(Checkpoint, Option<LowBit>), Error> {
     let mut checkpoint = location.open()?;
-    let limit = checkpoint.config().max_position_embeddings;
+    let limit = checkpoint.config().context();
     if let Some(wanted) = options.context.filter(|wanted| *wanted > limit) {
         return Err(Error::Context { wanted, limit });
     }

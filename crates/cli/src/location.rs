@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cachalot_checkpoint::{Checkpoint, DeepseekV4Config, accounting, published};
+use cachalot_checkpoint::{Checkpoint, ModelConfig, accounting, published};
 use cachalot_hub::{Hub, Repository, Revision, Settings, is_model_file};
 
 use crate::{
@@ -120,7 +120,7 @@ pub fn published_size(repository: &Repository) -> String {
     let Some(text) = published::config(repository.as_str()) else {
         return String::new();
     };
-    match DeepseekV4Config::from_json(text, Path::new("config.json")) {
+    match ModelConfig::from_json(text, Path::new("config.json")) {
         Ok(config) => format!(" ({})", numbers::bytes(accounting::total(&config).bytes)),
         Err(_) => String::new(),
     }

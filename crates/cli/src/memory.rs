@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cachalot_checkpoint::{Checkpoint, DeepseekV4Config, accounting};
+use cachalot_checkpoint::{Architecture, Checkpoint, accounting};
 use cachalot_chip::{Error as ChipError, ExpertTraffic, Mode};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
 use serde_json::{Value, json};
@@ -77,8 +77,8 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// [`Error::Memory`] with the smallest limit that suffices.
-    pub fn check(&self, chip: &CpuChip, config: &DeepseekV4Config) -> Result<(), Error> {
-        match (chip.check_memory(config.num_experts_per_tok), self.limit_bytes) {
+    pub fn check(&self, chip: &CpuChip, config: &dyn Architecture) -> Result<(), Error> {
+        match (chip.check_memory(config.experts_per_token()), self.limit_bytes) {
             (
                 Err(ChipError::MemoryLimit {
                     weight_bytes,
@@ -105,19 +105,19 @@ impl MemoryPlan {
 
 /// Bytes that operators allocate while they run: the routed experts' rows, for each row and choice twice the model's width
 /// and thrice the experts'.
-fn operator_bytes(config: &DeepseekV4Config, row_count: usize) -> u64 {
-    let channels = 2 * config.hidden_size + 3 * config.moe_intermediate_size;
-    (row_count * config.num_experts_per_tok) as u64 * 4 * channels as u64
+fn operator_bytes(config: &dyn Architecture, row_count: usize) -> u64 {
+    let channels = 2 * config.hidden_size() + 3 * config.expert_width();
+    (row_count * config.experts_per_token()) as u64 * 4 * channels as u64
 }
 
 /// The model's context, halved until its state fits into `state_bytes`.
-fn context_within(config: &DeepseekV4Config, options: &ComputeOptions, state_bytes: u64) -> usize {
+fn context_within(config: &dyn Architecture, options: &ComputeOptions, state_bytes: u64) -> usize {
     let bytes_per_token = match (options.mode, options.kv) {
         (Mode::Reference, _) => 2.0 * accounting::kv_bytes_per_token(config, accounting::KvFormat::Bf16),
         (Mode::Fast, Kv::Bf16) => accounting::kv_bytes_per_token(config, accounting::KvFormat::Bf16),
         _ => accounting::kv_bytes_per_token(config, accounting::KvFormat::Packed),
     };
-    let mut context = config.max_position_embeddings;
+    let mut context = config.context();
     while context / 2 >= CONTEXT_MIN && context as f64 * bytes_per_token > state_bytes as f64 {
         context /= 2;
     }

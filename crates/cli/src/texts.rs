@@ -50,9 +50,10 @@ impl Texts {
     /// The same of a checkpoint; `place` names its folder in errors.
     pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Self, Error> {
         let config = checkpoint.config();
-        let format = match config.dspark {
-            Some(_) => PromptFormat::V4Dspark,
-            None => PromptFormat::V4,
+        let has_drafter = config.as_v4().is_some_and(|config| config.dspark.is_some());
+        let format = match has_drafter {
+            true => PromptFormat::V4Dspark,
+            false => PromptFormat::V4,
         };
         let wrong = |source| Error::Tokenizer {
             place: place.to_owned(),
@@ -62,7 +63,7 @@ impl Texts {
         let encoder = PromptEncoder::new(tokenizer, format).map_err(wrong)?;
         let file = checkpoint.file("generation_config.json");
         let generation = GenerationConfig::read(file.as_deref(), place)?;
-        let mut stop_tokens = config.eos_token_ids.clone();
+        let mut stop_tokens = config.eos_token_ids().to_vec();
         stop_tokens.extend(generation.stop_tokens);
         stop_tokens.push(encoder.tokenizer().eos_id());
         Ok(Texts {
@@ -103,7 +104,7 @@ pub fn tokenizer(checkpoint: &Checkpoint, place: &str) -> Result<Tokenizer, Erro
             place: place.to_owned(),
         });
     };
-    Tokenizer::from_bytes(&json, checkpoint.config().vocab_size).map_err(|source| Error::Tokenizer {
+    Tokenizer::from_bytes(&json, checkpoint.config().vocab_size()).map_err(|source| Error::Tokenizer {
         place: place.to_owned(),
         source,
     })

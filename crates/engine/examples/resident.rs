@@ -43,7 +43,7 @@ impl Resident {
         let model = Model::load(&checkpoint, chip, ModelOptions::default(), &mut |_, _| {})?;
         let pool = model.new_state(&StateOptions {
             sequence_count_max: 1,
-            token_count_max: Some(CONTEXT.min(model.config().max_position_embeddings)),
+            token_count_max: Some(CONTEXT.min(model.config().context())),
             step_row_count_max: STEP_ROW_COUNT,
             ..StateOptions::default()
         })?;
@@ -52,7 +52,7 @@ impl Resident {
 
     /// Feeds random tokens, so that experts differ from token to token, and reads the logits of each step's last row.
     fn feed(&mut self, sequence: &mut Sequence, mut count: usize, step: usize) -> Result<(), Box<dyn Error>> {
-        let vocabulary = self.model.config().vocab_size as f64;
+        let vocabulary = self.model.config().vocab_size() as f64;
         while count > 0 {
             let rows = count.min(step);
             let tokens: Vec<u32> = (0..rows)

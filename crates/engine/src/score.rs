@@ -38,7 +38,7 @@ pub fn score<E: From<Error>>(
     if tokens.is_empty() {
         return Err(Error::EmptyPrompt.into());
     }
-    let (context, vocabulary) = (engine.context(), engine.model().config().vocab_size);
+    let (context, vocabulary) = (engine.context(), engine.model().config().vocab_size());
     if tokens.len() > context {
         return Err(Error::PromptTooLong {
             length: tokens.len(),

@@ -102,10 +102,7 @@ impl Service {
     /// [`Error::Model`] if the state memory cannot be had, [`Error::Thread`].
     pub fn start(model: Model, options: ServiceOptions) -> Result<Service, Error> {
         let sequence_count_max = options.sequence_count_max.max(1);
-        let context = options
-            .context
-            .unwrap_or(usize::MAX)
-            .min(model.config().max_position_embeddings);
+        let context = options.context.unwrap_or(usize::MAX).min(model.config().context());
         let pool = model.new_state(&StateOptions {
             sequence_count_max,
             token_count_max: Some(options.token_count_max.unwrap_or(context.saturating_mul(2))),
@@ -114,7 +111,7 @@ impl Service {
             ..StateOptions::default()
         })?;
         let context = context.min(pool.context());
-        let vocabulary = model.config().vocab_size;
+        let vocabulary = model.config().vocab_size();
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
             arrived: Condvar::new(),

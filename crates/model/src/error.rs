@@ -67,6 +67,15 @@ pub enum Error {
     /// A sequence of another pool was passed.
     #[error("a sequence was used with a pool that it does not belong to")]
     ForeignSequence,
+    /// A step was asked of a model with a pool of another one.
+    #[error("a pool was used with a model that it was not made for")]
+    ForeignPool,
+    /// The configuration can be read, but the family cannot be run yet.
+    #[error("models of the family {family} cannot be run by this version; `inspect` and `plan` know them")]
+    Family {
+        /// Name of the family.
+        family: &'static str,
+    },
     /// A step failed half-way and overwrote what the sequence needs.
     #[error("the sequence's state was lost in a failed step at {length} tokens; replay the sequence")]
     StateLost {

@@ -3,10 +3,7 @@
 use cachalot_chip::{RowFormat, Tensor};
 use cachalot_numerics::Dtype;
 
-use crate::{
-    Error, Sequence, StatePool,
-    state::{CompressorState, LayerState},
-};
+use crate::{Error, Sequence, StatePool, memory::RowLayout};
 
 /// Numbers of a seed, one after another (SplitMix64).
 struct Random(u64);
@@ -30,60 +27,28 @@ impl StatePool {
         let mut sequence = self.new_sequence()?;
         self.reserve(&mut sequence, length)?;
         let mut random = Random(seed);
-        for layer in &self.layers {
-            self.fill_layer(layer, &sequence, &mut random)?;
+        for tail in &self.tensors.tails {
+            let ring = tail.ring.narrow(sequence.slot as usize, 1);
+            self.fill_rows(&ring, tail.layout, &mut random)?;
+        }
+        for pool in &self.tensors.pools {
+            for page in &sequence.pages {
+                self.fill_rows(&pool.entries.narrow(*page as usize, 1), pool.layout, &mut random)?;
+            }
         }
         (sequence.length, sequence.written) = (length, length);
         Ok(sequence)
-    }
-
-    fn fill_layer(&self, layer: &LayerState, sequence: &Sequence, random: &mut Random) -> Result<(), Error> {
-        let slot = |tail: &Tensor| tail.narrow(sequence.slot as usize, 1);
-        self.fill_rows(&slot(&layer.window_tail), layer.row_layout, random)?;
-        for state in layer.compressors() {
-            let CompressorState {
-                kv_tail,
-                gate_tail,
-                pool,
-                layout,
-            } = state;
-            for tail in [kv_tail, gate_tail] {
-                self.fill_rows(&slot(tail), RowLayout::f32(tail.shape()[2]), random)?;
-            }
-            for page in &sequence.pages {
-                self.fill_rows(&pool.narrow(*page as usize, 1), *layout, random)?;
-            }
-        }
-        Ok(())
     }
 
     /// Fills a tensor whose innermost dimension is a row.
     fn fill_rows(&self, tensor: &Tensor, layout: RowLayout, random: &mut Random) -> Result<(), Error> {
         debug_assert!(matches!(tensor.dtype(), Dtype::U8 | Dtype::F32));
         let mut bytes = vec![0; tensor.byte_count()];
-        let row_byte_count = layout.format.byte_count(layout.width, layout.tail);
+        let row_byte_count = layout.byte_count();
         for row in bytes.chunks_exact_mut(row_byte_count) {
             random.fill_row(layout, row);
         }
         Ok(self.chip.write(tensor, &bytes)?)
-    }
-}
-
-/// How the rows of a tensor are packed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowLayout {
-    pub format: RowFormat,
-    pub width: usize,
-    pub tail: usize,
-}
-
-impl RowLayout {
-    fn f32(width: usize) -> Self {
-        RowLayout {
-            format: RowFormat::F32,
-            width,
-            tail: 0,
-        }
     }
 }
 

@@ -36,7 +36,7 @@ fn pool(model: &Model) -> StatePool {
 
 /// A fixed walk through the vocabulary; different seeds give different texts.
 fn text(model: &Model, seed: usize, length: usize) -> Vec<u32> {
-    let vocabulary = model.config().vocab_size;
+    let vocabulary = model.config().vocab_size();
     (0..length)
         .map(|i| ((i * i * 31 + i * 17 + seed * 97 + i / 7) % vocabulary) as u32)
         .collect()
@@ -55,7 +55,7 @@ fn feed(model: &Model, pool: &mut StatePool, sequence: &mut Sequence, tokens: &[
     model.chip().read_f32(&logits).expect("logits are read back")
 }
 
-/// Everything that later steps may read of a sequence's state, by layer, in logical order.
+/// Everything that later steps may read of a sequence's state, tails first, in logical order.
 fn state(model: &Model, pool: &StatePool, sequence: &Sequence) -> Vec<Vec<u8>> {
     let read = |tensor: &Tensor| {
         let mut bytes = vec![0; tensor.byte_count()];
@@ -63,29 +63,21 @@ fn state(model: &Model, pool: &StatePool, sequence: &Sequence) -> Vec<Vec<u8>> {
         bytes
     };
     let mut parts = Vec::new();
-    for (layer, state) in pool.layers.iter().enumerate() {
-        let tail = |tensor: &Tensor, count: usize| {
-            let ring = read(&tensor.narrow(sequence.slot as usize, 1));
-            let row_byte_count = ring.len() / tensor.shape()[1];
-            let first = sequence.length.saturating_sub(count);
-            let rows = (first..sequence.length).map(|position| position % tensor.shape()[1]);
-            rows.flat_map(|row| ring[row * row_byte_count..][..row_byte_count].to_vec())
-                .collect::<Vec<u8>>()
-        };
-        parts.push(tail(&state.window_tail, model.config().sliding_window - 1));
-        let ratio = model.config().compress_ratio(layer);
-        for compressor in state.compressor.iter().chain(&state.indexer) {
-            // Rows of the open window and, where windows overlap, of the one before.
-            let open = sequence.length % ratio + if ratio == 4 { ratio } else { 0 };
-            parts.push(tail(&compressor.kv_tail, open));
-            parts.push(tail(&compressor.gate_tail, open));
-            let entries = sequence
-                .pages
-                .iter()
-                .flat_map(|page| read(&compressor.pool.narrow(*page as usize, 1)));
-            let entry_byte_count = compressor.pool.shape()[2];
-            parts.push(entries.take(sequence.length / ratio * entry_byte_count).collect());
-        }
+    for tail in &pool.tensors.tails {
+        let ring = read(&tail.ring.narrow(sequence.slot as usize, 1));
+        let row_count = tail.ring.shape()[1];
+        let row_byte_count = ring.len() / row_count;
+        let rows = (tail.reach.first(sequence.length)..sequence.length).map(|position| position % row_count);
+        let bytes = rows.flat_map(|row| ring[row * row_byte_count..][..row_byte_count].to_vec());
+        parts.push(bytes.collect());
+    }
+    for entries in &pool.tensors.pools {
+        let bytes = sequence
+            .pages
+            .iter()
+            .flat_map(|page| read(&entries.entries.narrow(*page as usize, 1)));
+        let count = sequence.length / entries.ratio();
+        parts.push(bytes.take(count * entries.entries.shape()[2]).collect());
     }
     parts
 }
@@ -167,7 +159,7 @@ proptest! {
             let logits = model.chip().read_f32(&logits).expect("read back");
             let mut rest = &logits[..];
             for (found, span) in found.iter_mut().zip(spans) {
-                let (own, after) = rest.split_at(span.len() * model.config().vocab_size);
+                let (own, after) = rest.split_at(span.len() * model.config().vocab_size());
                 found.extend_from_slice(own);
                 rest = after;
             }
@@ -285,7 +277,7 @@ fn impossible_steps_are_errors_and_change_nothing() {
     assert!(matches!(pool.new_sequence(), Err(Error::Sequences { limit: 1 })));
     feed(&model, &mut pool, &mut sequence, &[1, 2, 3]);
     let before = state(&model, &pool, &sequence);
-    let vocabulary = model.config().vocab_size as u32;
+    let vocabulary = model.config().vocab_size() as u32;
     let long = vec![0; 690];
     let mut step = |tokens: &[u32]| {
         let mut chunks = [Chunk {

@@ -1,32 +1,28 @@
 use std::sync::Arc;
 
-use bytes::Bytes;
-use cachalot_checkpoint::{Checkpoint, DeepseekV4Config};
-use cachalot_chip::{Chip, OperationKind, Support, Tensor, TensorSource};
-use cachalot_numerics::Dtype;
+use cachalot_checkpoint::{Checkpoint, ModelConfig};
+use cachalot_chip::{Chip, OperationKind, Support};
 
 use crate::{
-    Error, ModelOptions, StateOptions, StatePool, rope,
-    weights::{Loader, Weights},
+    Error, ModelOptions, StateOptions, StatePool,
+    family::{self, Family},
+    loader::Loader,
 };
 
-/// A DeepSeek V4 model on a chip.
+/// A DeepSeek model on a chip.
 pub struct Model {
     pub(crate) chip: Arc<dyn Chip>,
-    pub(crate) config: DeepseekV4Config,
+    pub(crate) config: ModelConfig,
     pub(crate) options: ModelOptions,
     fingerprint: u128,
-    pub(crate) weights: Weights,
-    /// `F32 [R / 2]`: frequencies of layers without and with compression.
-    pub(crate) plain_frequencies: Tensor,
-    pub(crate) compressed_frequencies: Tensor,
+    pub(crate) family: Arc<dyn Family>,
 }
 
 impl Model {
     /// Puts a checkpoint's weights on a chip. `progress` hears the number of layers done and their total.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], [`Error::Chip`], [`Error::TensorDtype`].
+    /// [`Error::Checkpoint`], [`Error::Chip`], [`Error::TensorDtype`], [`Error::Family`].
     pub fn load(
         checkpoint: &Checkpoint,
         chip: Arc<dyn Chip>,
@@ -34,25 +30,14 @@ impl Model {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, Error> {
         let config = checkpoint.config().clone();
-        let weights = Loader::new(checkpoint, &*chip).weights(progress)?;
-        let frequencies = |compressed: bool| {
-            let values = rope::frequencies(&config, compressed);
-            chip.load(TensorSource {
-                name: "rotary frequencies".to_owned(),
-                dtype: Dtype::F32,
-                shape: vec![values.len()],
-                data: Bytes::from_iter(values.iter().flat_map(|value| value.to_le_bytes())),
-            })
-        };
-        let (plain_frequencies, compressed_frequencies) = (frequencies(false)?, frequencies(true)?);
+        let loader = Loader::new(checkpoint, &*chip);
+        let family = family::load(&config, &loader, &*chip, progress)?;
         Ok(Model {
             chip,
             config,
             options,
             fingerprint: checkpoint.fingerprint(),
-            weights,
-            plain_frequencies,
-            compressed_frequencies,
+            family,
         })
     }
 
@@ -61,11 +46,12 @@ impl Model {
     /// # Errors
     /// An error of the chip, for example out of memory.
     pub fn new_state(&self, options: &StateOptions) -> Result<StatePool, Error> {
-        StatePool::new(Arc::clone(&self.chip), &self.config, &self.options, options)
+        let (chip, family) = (Arc::clone(&self.chip), Arc::clone(&self.family));
+        StatePool::new(chip, family, self.config.context(), &self.options, options)
     }
 
     /// The model's configuration.
-    pub fn config(&self) -> &DeepseekV4Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 

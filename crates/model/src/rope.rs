@@ -1,19 +1,12 @@
-//! Rotary frequencies (V4 architecture, section 3.2).
+//! Rotary frequencies.
 
-use cachalot_checkpoint::{DeepseekV4Config, RopeScaling};
+use bytes::Bytes;
+use cachalot_checkpoint::RopeScaling;
+use cachalot_chip::{Chip, Error, Tensor, TensorSource};
+use cachalot_numerics::Dtype;
 
-/// Frequencies of the `qk_rope_head_dim / 2` channel pairs, rounded to `f32` as in the reference.
-///
-/// Layers without compression use `rope_theta`; all others `compress_rope_theta` with YaRN, whose `mscale` V4 does not
-/// apply.
-pub(crate) fn frequencies(config: &DeepseekV4Config, compressed: bool) -> Vec<f32> {
-    let channels = config.qk_rope_head_dim;
-    let theta = if compressed {
-        config.compress_rope_theta
-    } else {
-        config.rope_theta
-    };
-    let scaling = if compressed { config.rope_scaling.as_ref() } else { None };
+/// Frequencies of the `channels / 2` channel pairs, rounded to `f32` as in the reference; with YaRN if there is a scaling.
+pub(crate) fn frequencies(channels: usize, theta: f64, scaling: Option<&RopeScaling>) -> Vec<f32> {
     let ramp = scaling.map(|scaling| Ramp::new(scaling, channels, theta));
     (0..channels / 2)
         .map(|pair| {
@@ -27,6 +20,22 @@ pub(crate) fn frequencies(config: &DeepseekV4Config, compressed: bool) -> Vec<f3
             }
         })
         .collect()
+}
+
+/// The same on a chip, `F32 [channels / 2]`.
+pub(crate) fn load_frequencies(
+    chip: &dyn Chip,
+    channels: usize,
+    theta: f64,
+    scaling: Option<&RopeScaling>,
+) -> Result<Tensor, Error> {
+    let values = frequencies(channels, theta, scaling);
+    chip.load(TensorSource {
+        name: "rotary frequencies".to_owned(),
+        dtype: Dtype::F32,
+        shape: vec![values.len()],
+        data: Bytes::from_iter(values.iter().flat_map(|value| value.to_le_bytes())),
+    })
 }
 
 /// From frequencies that are kept (0) to frequencies that are divided by the factor (1).
@@ -57,14 +66,15 @@ impl Ramp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cachalot_checkpoint::published;
+    use cachalot_checkpoint::{DeepseekV4Config, published};
     use std::path::Path;
 
     #[test]
     fn frequencies_are_those_of_the_notes() {
         let text = published::config("deepseek-ai/DeepSeek-V4-Flash").expect("a published release");
         let config = DeepseekV4Config::from_json(text, Path::new("config.json")).expect("valid");
-        let frequencies = frequencies(&config, true);
+        let theta = config.compress_rope_theta;
+        let frequencies = frequencies(config.qk_rope_head_dim, theta, config.rope_scaling.as_ref());
         let expected = [
             (0, 1.0),
             (1, 6.876560219e-01),

@@ -12,9 +12,9 @@ use cachalot_chip::Tensor;
 
 use crate::{
     Error, Sequence, StatePool,
+    memory::Pool,
     pages::{Ledger, PAGE_TOKEN_COUNT},
     sequence::lock,
-    state::{CompressorState, LayerState},
 };
 
 /// A page held outside of a sequence. Its bytes never change; dropping it frees the page once no sequence uses it.
@@ -60,8 +60,7 @@ impl StatePool {
 
     /// Bytes of one page, all layers together.
     pub fn page_byte_count(&self) -> usize {
-        let pools = self.layers.iter().flat_map(LayerState::pools);
-        pools.map(page_bytes).sum()
+        self.tensors.pools.iter().map(Pool::page_byte_count).sum()
     }
 
     /// Pages that hold a sequence's tokens `range.start * 256 .. range.end * 256`, shared with it.
@@ -100,9 +99,9 @@ impl StatePool {
         self.check_own_page(page)?;
         let mut bytes = vec![0; self.page_byte_count()];
         let mut rest = &mut bytes[..];
-        for pool in self.layers.iter().flat_map(LayerState::pools) {
-            let (part, after) = rest.split_at_mut(page_bytes(pool));
-            self.chip.read(&pool.narrow(page.number as usize, 1), part)?;
+        for pool in &self.tensors.pools {
+            let (part, after) = rest.split_at_mut(pool.page_byte_count());
+            self.chip.read(&pool.entries.narrow(page.number as usize, 1), part)?;
             rest = after;
         }
         Ok(bytes)
@@ -116,9 +115,9 @@ impl StatePool {
         check_length("page", self.page_byte_count(), bytes.len())?;
         let page = self.new_page()?;
         let mut rest = bytes;
-        for pool in self.layers.iter().flat_map(LayerState::pools) {
-            let (part, after) = rest.split_at(page_bytes(pool));
-            self.chip.write(&pool.narrow(page.number as usize, 1), part)?;
+        for pool in &self.tensors.pools {
+            let (part, after) = rest.split_at(pool.page_byte_count());
+            self.chip.write(&pool.entries.narrow(page.number as usize, 1), part)?;
             rest = after;
         }
         Ok(page)
@@ -196,16 +195,8 @@ impl StatePool {
     /// Each tail with the positions whose rows a snapshot needs.
     fn tail_rows(&self, length: usize, rollback: usize) -> impl Iterator<Item = (&Tensor, Range<usize>)> {
         let earliest = length.saturating_sub(rollback);
-        let window = earliest.saturating_sub(self.sizes.sliding_window - 1)..length;
-        self.layers.iter().flat_map(move |layer| {
-            let open_rows = layer.compressors().flat_map(move |state| {
-                let ratio = state.ratio();
-                // The open window and, where windows overlap, the one before it.
-                let first = (earliest - earliest % ratio).saturating_sub(if ratio == 4 { ratio } else { 0 });
-                [(&state.kv_tail, first..length), (&state.gate_tail, first..length)]
-            });
-            std::iter::once((&layer.window_tail, window.clone())).chain(open_rows)
-        })
+        let tails = self.tensors.tails.iter();
+        tails.map(move |tail| (&tail.ring, tail.reach.first(earliest)..length))
     }
 
     fn page(&self, number: u32) -> Page {
@@ -229,13 +220,6 @@ impl StatePool {
     }
 }
 
-impl CompressorState {
-    /// Tokens of an entry.
-    fn ratio(&self) -> usize {
-        PAGE_TOKEN_COUNT / self.pool.shape()[1]
-    }
-}
-
 /// The rows of `positions` in a slot's ring, as one or two tensors in the order of positions.
 fn ring_parts(tail: &Tensor, slot: u32, positions: Range<usize>) -> impl Iterator<Item = Tensor> {
     let (row_count, width) = (tail.shape()[1], tail.shape()[2]);
@@ -251,10 +235,6 @@ fn ring_parts(tail: &Tensor, slot: u32, positions: Range<usize>) -> impl Iterato
 
 fn row_bytes(tail: &Tensor) -> usize {
     tail.byte_count() / (tail.shape()[0] * tail.shape()[1])
-}
-
-fn page_bytes(pool: &Tensor) -> usize {
-    pool.byte_count() / pool.shape()[0]
 }
 
 fn check_length(what: &'static str, expected: usize, found: usize) -> Result<(), Error> {

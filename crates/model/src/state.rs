@@ -2,32 +2,31 @@
 
 use std::sync::{Arc, Mutex};
 
-use cachalot_checkpoint::DeepseekV4Config;
 use cachalot_chip::{Chip, CopyTensor, Mode, Tensor};
 use cachalot_numerics::Dtype;
 
 use crate::{
     Error, Sequence, StateOptions,
-    generated::RowLayout,
+    family::{Family, Forward},
+    memory::{StateBuilder, StateTensors},
     options::ModelOptions,
     pages::{Ledger, PAGE_TOKEN_COUNT},
     sequence::lock,
-    workspace::Workspace,
 };
 
 /// Tails, pages and workspace for a number of sequences. Made by [`Model::new_state`](crate::Model::new_state).
 ///
-/// A sequence's state is a slot (tails: the last rows of the window and of the compressors' open windows) and a list of
-/// pages (compressed entries and index keys of 256 tokens, all layers alike). Pages are shared between copies of a
+/// A sequence's state is a slot (tails: the last rows, of windows and of what is not yet compressed) and a list of pages
+/// (entries and index keys of 256 tokens, all layers alike). Pages are shared between copies of a
 /// sequence and copied before one of them writes.
 pub struct StatePool {
     pub(crate) chip: Arc<dyn Chip>,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
-    pub(crate) layers: Vec<LayerState>,
-    pub(crate) workspace: Workspace,
+    /// The model that the pool was made for.
+    pub(crate) family: Arc<dyn Family>,
+    pub(crate) tensors: StateTensors,
+    pub(crate) forward: Box<dyn Forward>,
     pub(crate) inputs: StepInputs,
-    /// Logits of the last step, grown to the largest number of output rows asked for.
-    pub(crate) output: Option<OutputRows>,
     pub(crate) sizes: Sizes,
 }
 
@@ -40,28 +39,6 @@ pub(crate) struct Sizes {
     pub sequence_page_count_max: usize,
     /// Tokens that one sequence may have.
     pub context: usize,
-    pub sliding_window: usize,
-}
-
-/// Rings and pages of one layer.
-pub(crate) struct LayerState {
-    /// `U8 [slots, ring rows, row bytes]`.
-    pub window_tail: Tensor,
-    /// How the rows of `window_tail` are packed.
-    pub row_layout: RowLayout,
-    pub compressor: Option<CompressorState>,
-    pub indexer: Option<CompressorState>,
-}
-
-/// A compressor's open rows and its entries.
-pub(crate) struct CompressorState {
-    /// `F32 [slots, ring rows, row width]`.
-    pub kv_tail: Tensor,
-    pub gate_tail: Tensor,
-    /// `U8 [pages, entries of a page, row bytes]`.
-    pub pool: Tensor,
-    /// How the rows of `pool` are packed.
-    pub layout: RowLayout,
 }
 
 /// Device tensors that say what a step's rows are, `I32`.
@@ -75,21 +52,14 @@ pub(crate) struct StepInputs {
     pub output_rows: Tensor,
 }
 
-/// What the head computes on.
-pub(crate) struct OutputRows {
-    pub streams: Tensor,
-    pub collapsed: Tensor,
-    pub logits: Tensor,
-}
-
 impl StatePool {
     pub(crate) fn new(
         chip: Arc<dyn Chip>,
-        config: &DeepseekV4Config,
+        family: Arc<dyn Family>,
+        context: usize,
         options: &ModelOptions,
         state: &StateOptions,
     ) -> Result<Self, Error> {
-        let context = config.max_position_embeddings;
         let slot_count = state.sequence_count_max.max(1);
         // More than all sequences can have would never be used.
         let token_count_max = context.saturating_mul(slot_count);
@@ -103,26 +73,15 @@ impl StatePool {
             rollback_count_max: state.rollback_count_max,
             sequence_page_count_max: context.div_ceil(PAGE_TOKEN_COUNT).min(full_page_count),
             context: context.min(full_page_count * PAGE_TOKEN_COUNT),
-            sliding_window: config.sliding_window,
         };
-        let layers = (0..config.num_hidden_layers)
-            .map(|layer| {
-                LayerState::new(
-                    &*chip,
-                    config,
-                    options,
-                    &sizes,
-                    page_count,
-                    config.compress_ratio(layer),
-                )
-            })
-            .collect::<Result<_, _>>()?;
+        let mut builder = StateBuilder::new(&*chip, slot_count, page_count, sizes.rollback_count_max);
+        let forward = Arc::clone(&family).new_forward(options, &mut builder, sizes.step_row_count_max)?;
         Ok(StatePool {
             ledger: Arc::new(Mutex::new(Ledger::new(page_count, slot_count))),
-            layers,
-            workspace: Workspace::new(&*chip, config, options, sizes.step_row_count_max)?,
+            tensors: builder.finish(),
+            family,
+            forward,
             inputs: StepInputs::new(&*chip, &sizes)?,
-            output: None,
             sizes,
             chip,
         })
@@ -152,9 +111,9 @@ impl StatePool {
     pub fn copy_sequence(&self, sequence: &Sequence) -> Result<Sequence, Error> {
         self.check_own(sequence)?;
         let mut copy = self.new_sequence()?;
-        for tail in self.layers.iter().flat_map(LayerState::tails) {
-            let x = &tail.narrow(sequence.slot as usize, 1);
-            let out = &tail.narrow(copy.slot as usize, 1);
+        for tail in &self.tensors.tails {
+            let x = &tail.ring.narrow(sequence.slot as usize, 1);
+            let out = &tail.ring.narrow(copy.slot as usize, 1);
             self.chip.enqueue(Mode::Reference, &CopyTensor { x, out }.into())?;
         }
         lock(&self.ledger).share_pages(&sequence.pages);
@@ -180,17 +139,15 @@ impl StatePool {
 
     /// Bytes of tails for each sequence, committed when a sequence is first used.
     pub fn tail_bytes_per_sequence(&self) -> usize {
-        let tails = self.layers.iter().flat_map(LayerState::tails);
+        let tails = self.tensors.tails.iter();
         tails
-            .map(|tail| tail.byte_count() / self.sizes.sequence_count_max)
+            .map(|tail| tail.ring.byte_count() / self.sizes.sequence_count_max)
             .sum()
     }
 
-    /// Bytes of compressed entries and index keys for each token.
+    /// Bytes of entries and index keys for each token.
     pub fn entry_bytes_per_token(&self) -> f64 {
-        let pools = self.layers.iter().flat_map(LayerState::pools);
-        let page_bytes: usize = pools.map(|pool| pool.byte_count() / pool.shape()[0]).sum();
-        page_bytes as f64 / PAGE_TOKEN_COUNT as f64
+        self.page_byte_count() as f64 / PAGE_TOKEN_COUNT as f64
     }
 
     pub(crate) fn check_own(&self, sequence: &Sequence) -> Result<(), Error> {
@@ -241,71 +198,12 @@ impl StatePool {
     }
 
     pub(crate) fn copy_page(&self, from: u32, to: u32) -> Result<(), Error> {
-        for pool in self.layers.iter().flat_map(LayerState::pools) {
-            let (x, out) = (&pool.narrow(from as usize, 1), &pool.narrow(to as usize, 1));
+        for pool in &self.tensors.pools {
+            let x = &pool.entries.narrow(from as usize, 1);
+            let out = &pool.entries.narrow(to as usize, 1);
             self.chip.enqueue(Mode::Reference, &CopyTensor { x, out }.into())?;
         }
         Ok(())
-    }
-}
-
-impl LayerState {
-    fn new(
-        chip: &dyn Chip,
-        config: &DeepseekV4Config,
-        options: &ModelOptions,
-        sizes: &Sizes,
-        page_count: usize,
-        ratio: usize,
-    ) -> Result<Self, Error> {
-        let rotary = config.qk_rope_head_dim;
-        let layout = |width, format| RowLayout {
-            format,
-            width,
-            tail: rotary,
-        };
-        let compressor = |width: usize, format: cachalot_chip::RowFormat| -> Result<CompressorState, Error> {
-            // Overlapping windows need the rows of two windows, each row two halves.
-            let windows = if ratio == 4 { 2 } else { 1 };
-            let tail = [
-                sizes.sequence_count_max,
-                windows * ratio + sizes.rollback_count_max,
-                windows * width,
-            ];
-            let pool = [page_count, PAGE_TOKEN_COUNT / ratio, format.byte_count(width, rotary)];
-            Ok(CompressorState {
-                kv_tail: chip.allocate(Dtype::F32, &tail)?,
-                gate_tail: chip.allocate(Dtype::F32, &tail)?,
-                pool: chip.allocate(Dtype::U8, &pool)?,
-                layout: layout(width, format),
-            })
-        };
-        let row_byte_count = options.row_format().byte_count(config.head_dim, rotary);
-        let ring_row_count = config.sliding_window + sizes.rollback_count_max;
-        let window = [sizes.sequence_count_max, ring_row_count, row_byte_count];
-        Ok(LayerState {
-            window_tail: chip.allocate(Dtype::U8, &window)?,
-            row_layout: layout(config.head_dim, options.row_format()),
-            compressor: (ratio > 0)
-                .then(|| compressor(config.head_dim, options.row_format()))
-                .transpose()?,
-            indexer: (ratio == 4)
-                .then(|| compressor(config.index_head_dim, options.index_format()))
-                .transpose()?,
-        })
-    }
-
-    pub(crate) fn compressors(&self) -> impl Iterator<Item = &CompressorState> {
-        self.compressor.iter().chain(&self.indexer)
-    }
-
-    pub(crate) fn tails(&self) -> impl Iterator<Item = &Tensor> {
-        let open_rows = self.compressors().flat_map(|state| [&state.kv_tail, &state.gate_tail]);
-        std::iter::once(&self.window_tail).chain(open_rows)
-    }
-
-    pub(crate) fn pools(&self) -> impl Iterator<Item = &Tensor> {
-        self.compressors().map(|state| &state.pool)
     }
 }
 

@@ -1,16 +1,12 @@
 //! One step: rows of many sequences through all layers.
 
-use cachalot_checkpoint::DeepseekV4Config;
-use cachalot_chip::{
-    Chip, ChipTransfer, Embed, GatherRows, HyperHead, Linear, LinearRounding, Matrix, Operation, RopeAngles, Rows,
-    Tensor,
-};
-use cachalot_numerics::Dtype;
+use std::sync::Arc;
+
+use cachalot_chip::{Chip, ChipTransfer, Linear, LinearRounding, Matrix, Operation, RmsNorm, RopeAngles, Rows, Tensor};
 
 use crate::{
     Error, Model, ModelOptions, Sequence, StatePool,
-    state::{LayerState, OutputRows, Sizes, StepInputs},
-    workspace::Workspace,
+    state::{Sizes, StepInputs},
 };
 
 /// Which rows of a chunk yield logits.
@@ -45,14 +41,12 @@ pub(crate) struct Plan {
     output_rows: Vec<i32>,
 }
 
-/// Everything that the parts of a forward pass share.
+/// What the layers of all families need of a step: where to compute, how, and which rows.
 pub(crate) struct Step<'a> {
     pub chip: &'a dyn Chip,
-    pub config: &'a DeepseekV4Config,
     pub options: &'a ModelOptions,
-    pub compressed_frequencies: &'a Tensor,
     pub row_count: usize,
-    pub workspace: Workspace,
+    pub output_row_count: usize,
     pub inputs: StepInputs,
 }
 
@@ -62,7 +56,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Token`], [`Error::Context`], [`Error::StepRows`], [`Error::Sequences`], [`Error::Pages`],
-    /// [`Error::StateLost`], [`Error::EmptyChunk`], or an error of the chip. No sequence grows then; after an error of
+    /// [`Error::StateLost`], [`Error::EmptyChunk`], [`Error::ForeignPool`], or an error of the chip. No sequence grows then; after an error of
     /// the chip a sequence may have lost its state, which its next step reports.
     pub fn step(&self, pool: &mut StatePool, chunks: &mut [Chunk<'_>]) -> Result<Option<Tensor>, Error> {
         self.check(pool, chunks)?;
@@ -75,14 +69,29 @@ impl Model {
             chunk.sequence.written = chunk.sequence.written.max(end);
         }
         let plan = Plan::new(chunks);
-        let logits = self.forward(pool, &plan)?;
+        let step = self.begin(pool, &plan)?;
+        let logits = pool.forward.forward(&step)?;
         for chunk in chunks.iter_mut() {
             chunk.sequence.length += chunk.tokens.len();
         }
         Ok(logits)
     }
 
+    /// Puts the plan on the chip.
+    pub(crate) fn begin(&self, pool: &StatePool, plan: &Plan) -> Result<Step<'_>, Error> {
+        Ok(Step {
+            chip: &*self.chip,
+            options: &self.options,
+            row_count: plan.tokens.len(),
+            output_row_count: plan.output_rows.len(),
+            inputs: plan.write(&*self.chip, &pool.inputs)?,
+        })
+    }
+
     fn check(&self, pool: &StatePool, chunks: &[Chunk<'_>]) -> Result<(), Error> {
+        if !std::ptr::addr_eq(Arc::as_ptr(&self.family), Arc::as_ptr(&pool.family)) {
+            return Err(Error::ForeignPool);
+        }
         let sizes: &Sizes = &pool.sizes;
         if chunks.len() > sizes.sequence_count_max {
             return Err(Error::Sequences {
@@ -116,7 +125,7 @@ impl Model {
                     length: sequence.length,
                 });
             }
-            let vocabulary = self.config.vocab_size;
+            let vocabulary = self.config.vocab_size();
             if let Some(token) = tokens.iter().find(|token| **token as usize >= vocabulary) {
                 return Err(Error::Token {
                     token: *token,
@@ -125,88 +134,6 @@ impl Model {
             }
         }
         Ok(())
-    }
-
-    fn forward(&self, pool: &mut StatePool, plan: &Plan) -> Result<Option<Tensor>, Error> {
-        let step = self.begin(pool, plan)?;
-        step.expect_hashed(&self.weights.layers);
-        step.enqueue(Embed {
-            table: &self.weights.embed,
-            tokens: &step.inputs.tokens,
-            streams: &step.workspace.streams,
-        })?;
-        for (layer, state) in pool.layers.iter().enumerate() {
-            self.layer(&step, layer, state)?;
-        }
-        self.head(&step, &mut pool.output, plan.output_rows.len())
-    }
-
-    /// Puts the plan on the chip and computes what all layers share.
-    pub(crate) fn begin(&self, pool: &StatePool, plan: &Plan) -> Result<Step<'_>, Error> {
-        let step = Step {
-            chip: &*self.chip,
-            config: &self.config,
-            options: &self.options,
-            compressed_frequencies: &self.compressed_frequencies,
-            row_count: plan.tokens.len(),
-            workspace: pool.workspace.narrow(plan.tokens.len()),
-            inputs: plan.write(&*self.chip, &pool.inputs)?,
-        };
-        step.angles(&self.plain_frequencies, &step.workspace.plain_angles)?;
-        step.angles(&self.compressed_frequencies, &step.workspace.compressed_angles)?;
-        Ok(step)
-    }
-
-    pub(crate) fn layer(&self, step: &Step<'_>, layer: usize, state: &LayerState) -> Result<(), Error> {
-        let weights = &self.weights.layers[layer];
-        step.expect_rows(&weights.experts);
-        step.enter(&weights.attention_hyper, &weights.attention_norm)?;
-        step.attention(&weights.attention, state, self.config.compress_ratio(layer))?;
-        step.leave()?;
-        step.enter(&weights.experts_hyper, &weights.experts_norm)?;
-        step.experts(&weights.experts)?;
-        step.leave()
-    }
-
-    fn head(
-        &self,
-        step: &Step<'_>,
-        output: &mut Option<OutputRows>,
-        row_count: usize,
-    ) -> Result<Option<Tensor>, Error> {
-        if row_count == 0 {
-            return Ok(None);
-        }
-        if output
-            .as_ref()
-            .is_none_or(|output| output.logits.shape()[0] < row_count)
-        {
-            *output = Some(OutputRows::new(step.chip, step.config, row_count)?);
-        }
-        let output = output.as_ref().expect("was just made").narrow(row_count);
-        let (config, hyper) = (step.config, &self.weights.hyper_head);
-        step.enqueue(GatherRows {
-            x: &step.workspace.streams,
-            rows: &step.inputs.output_rows,
-            out: &output.streams,
-        })?;
-        step.enqueue(HyperHead {
-            streams: &output.streams,
-            function: &hyper.function,
-            scale: &hyper.scale,
-            base: &hyper.base,
-            epsilon: config.hc_eps,
-            norm_epsilon: config.rms_norm_eps,
-            out: &output.collapsed,
-        })?;
-        step.rms_norm(&output.collapsed, Some(&self.weights.norm))?;
-        step.linear(
-            &output.collapsed,
-            &self.weights.head,
-            LinearRounding::F32,
-            &output.logits,
-        )?;
-        Ok(Some(output.logits))
     }
 }
 
@@ -239,7 +166,18 @@ impl Step<'_> {
         })
     }
 
-    fn angles(&self, frequencies: &Tensor, out: &Tensor) -> Result<(), Error> {
+    /// Normalises rows in place.
+    pub(crate) fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>, epsilon: f32) -> Result<(), Error> {
+        self.enqueue(RmsNorm {
+            x,
+            weight,
+            epsilon,
+            out: x,
+        })
+    }
+
+    /// Cosines and sines of the rows' positions.
+    pub(crate) fn angles(&self, frequencies: &Tensor, out: &Tensor) -> Result<(), Error> {
         self.enqueue(RopeAngles {
             positions: &self.inputs.positions,
             frequencies,
@@ -312,23 +250,5 @@ impl Plan {
             page_table: page_table.reshape(&[sequence_count, self.page_table.len() / sequence_count]),
             output_rows: write(&inputs.output_rows, &self.output_rows)?,
         })
-    }
-}
-
-impl OutputRows {
-    fn new(chip: &dyn Chip, config: &DeepseekV4Config, row_count: usize) -> Result<Self, Error> {
-        Ok(OutputRows {
-            streams: chip.allocate(Dtype::F32, &[row_count, config.hc_mult, config.hidden_size])?,
-            collapsed: chip.allocate(Dtype::F32, &[row_count, config.hidden_size])?,
-            logits: chip.allocate(Dtype::F32, &[row_count, config.vocab_size])?,
-        })
-    }
-
-    fn narrow(&self, row_count: usize) -> OutputRows {
-        OutputRows {
-            streams: self.streams.narrow(0, row_count),
-            collapsed: self.collapsed.narrow(0, row_count),
-            logits: self.logits.narrow(0, row_count),
-        }
     }
 }

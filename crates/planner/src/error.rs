@@ -27,6 +27,12 @@ pub enum Error {
     /// A configuration cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] cachalot_checkpoint::Error),
+    /// A family that the planner has no arithmetic for.
+    #[error("models of the family {family} cannot be planned from a folder; name the release")]
+    Family {
+        /// Name of the family.
+        family: &'static str,
+    },
     /// A file cannot be read.
     #[error("cannot read {path}: {source}", path = path.display())]
     Read {

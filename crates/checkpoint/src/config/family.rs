@@ -4,10 +4,15 @@ use cachalot_numerics::IntegerWidth;
 use serde_json::{Map, Value};
 
 use super::{
-    Architecture, DeepseekV4Config,
+    Architecture, DeepseekV4Config, Quantization,
     fields::{DOWNLOAD_AGAIN, Fields, shorten},
 };
-use crate::{Error, json};
+use crate::{
+    Error,
+    accounting::KvFormat,
+    inventory::{Formats, Place, Template},
+    json,
+};
 
 /// The configuration of a model of any family; what all of them tell is asked through [`Architecture`].
 #[derive(Clone, Debug, PartialEq)]
@@ -27,9 +32,7 @@ impl ModelConfig {
     /// [`Error::ConfigKeyMissing`] and [`Error::ConfigValue`] for everything that does not fit together.
     pub fn from_json(text: &str, origin: &Path) -> Result<Self, Error> {
         let map = object(text, origin)?;
-        match model_type(&Fields::new(&map, origin))? {
-            _ => DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4),
-        }
+        DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4)
     }
 
     /// The configuration of V4; `None` for other families.
@@ -54,6 +57,40 @@ impl Deref for ModelConfig {
             ModelConfig::V4(config) => config,
         }
     }
+}
+
+/// So that a [`ModelConfig`] may be passed as any architecture; methods are also found through its target.
+macro_rules! delegate {
+    ($(fn $name:ident($($argument:ident: $type:ty)?) -> $result:ty;)*) => {
+        impl Architecture for ModelConfig {
+            $(fn $name(&self $(, $argument: $type)?) -> $result {
+                (**self).$name($($argument)?)
+            })*
+        }
+    };
+}
+
+delegate! {
+    fn family() -> &'static str;
+    fn vocab_size() -> usize;
+    fn hidden_size() -> usize;
+    fn layer_count() -> usize;
+    fn nextn_stage_count() -> usize;
+    fn context() -> usize;
+    fn bos_token_id() -> u32;
+    fn eos_token_ids() -> &[u32];
+    fn routed_expert_count() -> usize;
+    fn experts_per_token() -> usize;
+    fn expert_width() -> usize;
+    fn quantization() -> Option<Quantization>;
+    fn low_bit() -> Option<IntegerWidth>;
+    fn released_formats() -> Formats;
+    fn templates(place: Place) -> Vec<Template>;
+    fn name_prefix(place: Place) -> String;
+    fn layer_kinds() -> Vec<(&'static str, usize)>;
+    fn layer_notes() -> Vec<String>;
+    fn kv_bytes_per_token(format: KvFormat) -> f64;
+    fn fixed_bytes_per_sequence(format: KvFormat) -> u64;
 }
 
 impl From<DeepseekV4Config> for ModelConfig {

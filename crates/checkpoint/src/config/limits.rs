@@ -1,7 +1,10 @@
 //! How large values may be: some ten times what the largest release uses, so that nothing derived
 //! from them can overflow.
 
-use super::{Architecture, fields::{DOWNLOAD_AGAIN, Fields}};
+use super::{
+    Architecture,
+    fields::{DOWNLOAD_AGAIN, Fields},
+};
 use crate::{Error, accounting};
 
 pub(crate) const VOCABULARY: usize = 1 << 24;
@@ -34,7 +37,12 @@ pub(super) fn check_size(config: &dyn Architecture, fields: &Fields<'_>) -> Resu
     let count = accounting::tensor_count_bound(config);
     if count > TENSORS {
         let expected = format!("a model of at most {} tensors", TENSORS);
-        return Err(broken(fields, "n_routed_experts", config.routed_expert_count(), expected));
+        return Err(broken(
+            fields,
+            "n_routed_experts",
+            config.routed_expert_count(),
+            expected,
+        ));
     }
     let (elements_max, bytes) = accounting::size_bounds(config);
     if elements_max > TENSOR_ELEMENTS || bytes > BYTES {

@@ -7,7 +7,6 @@ pub(crate) mod limits;
 mod parts;
 pub(crate) mod v4;
 
-
 pub use architecture::Architecture;
 pub use family::ModelConfig;
 pub use v4::{AttentionKind, DeepseekV4Config, Dspark};
@@ -52,4 +51,3 @@ pub enum ScaleFormat {
     /// Powers of two in a byte.
     Ue8m0,
 }
-

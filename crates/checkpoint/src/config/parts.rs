@@ -1,7 +1,5 @@
 //! Values that config.json has in every family.
 
-
-
 use cachalot_numerics::{IntegerWidth, integer};
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 mod template;
 pub(crate) mod v4;
 
-pub use template::Template;
 pub(crate) use template::List;
+pub use template::Template;
 
 use cachalot_numerics::{Dtype, IntegerWidth, MatrixFormat, integer};
 

@@ -78,8 +78,8 @@ impl Checkpoint {
             });
         }
         let mut plan = LowBitPlan::default();
-        let places = inventory::places(&*self.config).filter(|place| !matches!(place, Place::Stage(_)));
-        for slot in places.flat_map(|place| inventory::slots_at(&*self.config, place)) {
+        let places = inventory::places(&self.config).filter(|place| !matches!(place, Place::Stage(_)));
+        for slot in places.flat_map(|place| inventory::slots_at(&self.config, place)) {
             let SlotKind::Matrix { rows, columns, .. } = slot.kind else {
                 continue;
             };

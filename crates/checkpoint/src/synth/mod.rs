@@ -72,7 +72,7 @@ pub fn shard_count(config: &dyn Architecture) -> usize {
 pub fn write(json: &str, seed: u64, out: &Path, progress: impl Fn(Progress) + Sync) -> Result<Written, Error> {
     let config = ModelConfig::from_json(json, Path::new("config.json"))?;
     disk::refuse_content(out)?;
-    let shards = plan(&*config);
+    let shards = plan(&config);
     let bytes_total = shards.iter().map(ShardPlan::file_byte_count).sum();
     let partial = PartialFolder::create(out)?;
     disk::require(&partial.path, bytes_total)?;

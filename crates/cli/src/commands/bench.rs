@@ -124,7 +124,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: location.name().to_owned(),
         mode: arguments.compute.mode.to_string(),
-        dense: checkpoint.config().low_bit.map(|width| width.to_string()),
+        dense: checkpoint.config().low_bit().map(|width| width.to_string()),
         kv: format!("{:?}", arguments.compute.kv).to_lowercase(),
         chip: chip.description().details,
         threads: options.threads,
@@ -135,7 +135,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         points: Vec::new(),
         skipped: Vec::new(),
     };
-    let planned = cachalot_planner::model::from_config(location.name(), checkpoint.config());
+    let planned = cachalot_planner::model::from_config(location.name(), checkpoint.config())?;
     let bench = Bench {
         model: &model,
         planned: &planned,
@@ -145,10 +145,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
         repetitions: usize::from(arguments.repetitions),
         steps: arguments.steps.map(usize::from),
         seconds: f64::from(arguments.seconds),
-        context: arguments
-            .compute
-            .context
-            .unwrap_or(checkpoint.config().max_position_embeddings),
+        context: arguments.compute.context.unwrap_or(checkpoint.config().context()),
         cooperation: &cooperation,
     };
     let outcome = bench.measure_all(&wanted(arguments, &bench), &mut results);

@@ -107,7 +107,7 @@ pub fn run(arguments: &DistanceArguments) -> Result<(), Error> {
 /// Official and fast as stored, then fast with each low-bit dense part that can be made of what is stored.
 fn ways(location: &Location, arguments: &DistanceArguments, reference: &Loaded) -> Result<Vec<Way>, Error> {
     let mut wanted = vec![(Mode::Official, None), (Mode::Fast, None)];
-    if reference.checkpoint.config().low_bit.is_none() {
+    if reference.checkpoint.config().low_bit().is_none() {
         wanted.extend(IntegerWidth::ALL.iter().rev().map(|width| (Mode::Fast, Some(*width))));
     }
     let load = |(mode, dense)| {
@@ -147,7 +147,7 @@ fn load(
 fn token_texts(arguments: &DistanceArguments, loaded: &Loaded) -> Result<Vec<Vec<u32>>, Error> {
     let (file, cases) = eval::cases(&arguments.cases)?;
     let texts = Texts::of(loaded)?;
-    let token_count_max = LOGIT_BYTES_MAX / 4 / loaded.checkpoint.config().vocab_size;
+    let token_count_max = LOGIT_BYTES_MAX / 4 / loaded.checkpoint.config().vocab_size();
     let mut counts = std::collections::HashMap::<String, usize>::new();
     let mut taken = Vec::new();
     for case in cases {

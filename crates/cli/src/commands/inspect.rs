@@ -4,7 +4,7 @@ mod report;
 
 use std::path::Path;
 
-use cachalot_checkpoint::{Checkpoint, DeepseekV4Config, published};
+use cachalot_checkpoint::{Checkpoint, ModelConfig, published};
 use clap::Args;
 
 use crate::{
@@ -42,7 +42,7 @@ pub fn run(arguments: &InspectArguments) -> Result<(), Error> {
     let mut report = match find(name)? {
         Subject::Here(location) => describe(&location)?,
         Subject::Published { name, text } => Report {
-            config: DeepseekV4Config::from_json(text, Path::new("config.json"))?,
+            config: ModelConfig::from_json(text, Path::new("config.json"))?,
             name,
             source: "the published configuration; the weights are not on this machine".to_owned(),
             files: None,
@@ -96,7 +96,7 @@ fn describe(location: &Location) -> Result<Report, Error> {
         let file = path.join("config.json");
         let text = super::read_text(&file)?;
         return Ok(Report {
-            config: DeepseekV4Config::from_json(&text, &file)?,
+            config: ModelConfig::from_json(&text, &file)?,
             name: name.clone(),
             source: format!("{}; the folder holds no weights", file.display()),
             files: None,

@@ -183,7 +183,7 @@ fn find_model(name: Option<&str>) -> Result<Model, Error> {
                 return match location::look_up(Some(name)) {
                     Ok(Known::Here(location)) => {
                         let checkpoint = location.open()?;
-                        Ok(model::from_config(location.name(), checkpoint.config()))
+                        Ok(model::from_config(location.name(), checkpoint.config())?)
                     }
                     _ => Err(error.into()),
                 };
@@ -192,7 +192,7 @@ fn find_model(name: Option<&str>) -> Result<Model, Error> {
         }
     }
     let checkpoint = crate::built_in::open()?;
-    Ok(model::from_config(crate::built_in::NAME, checkpoint.config()))
+    Ok(model::from_config(crate::built_in::NAME, checkpoint.config())?)
 }
 
 fn goal(arguments: &PlanArguments) -> Goal {

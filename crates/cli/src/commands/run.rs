@@ -185,7 +185,7 @@ fn tell_setup(loaded: &Loaded, sampling: &SamplingOptions) {
         numbers::bytes(loaded.checkpoint.byte_count()),
         numbers::seconds(loaded.load_time.as_secs_f64())
     );
-    if let (Some(low_bit), Some(width)) = (loaded.low_bit, loaded.checkpoint.config().low_bit) {
+    if let (Some(low_bit), Some(width)) = (loaded.low_bit, loaded.checkpoint.config().low_bit()) {
         eprintln!(
             "dense      {} matrices as {width}, {} of memory instead of {} mapped; {} kept as stored",
             low_bit.converted,

@@ -59,7 +59,7 @@ pub fn run(arguments: &ScoreArguments) -> Result<(), Error> {
     let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
     let loaded = loading::load(&location, &arguments.compute)?;
     let engine = &loaded.engine;
-    let vocabulary = engine.model().config().vocab_size;
+    let vocabulary = engine.model().config().vocab_size();
     let texts = match (&arguments.tokens, &arguments.text) {
         (Some(file), _) => input::token_lines(file, vocabulary)?,
         (None, Some(file)) => input::texts(file, arguments.lines, &loaded)?,

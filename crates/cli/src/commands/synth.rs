@@ -7,7 +7,7 @@ use std::{
 
 use cachalot_chat::Tokenizer;
 use cachalot_checkpoint::{
-    DeepseekV4Config, available_bytes, published,
+    Architecture, ModelConfig, available_bytes, published,
     synth::{self, Stages},
 };
 use clap::Args;
@@ -63,7 +63,7 @@ pub fn run(arguments: &SynthArguments) -> Result<(), Error> {
     };
     let json = synth::with_layers(&text, arguments.layers, stages)?;
     refuse_content(&arguments.out)?;
-    let config = DeepseekV4Config::from_json(&json, Path::new("config.json"))?;
+    let config = ModelConfig::from_json(&json, Path::new("config.json"))?;
     announce(&config, &arguments.out);
 
     let bar = LateBar::of_bytes("writing");
@@ -78,7 +78,7 @@ pub fn run(arguments: &SynthArguments) -> Result<(), Error> {
     let lent = lends_texts.map_or(Ok(false), |folder| copy_texts(&folder, &arguments.out))?;
     let tokenizer = match lent {
         true => "the tokenizer of the model given",
-        false if write_built_in_tokenizer(&arguments.out, config.vocab_size)? => "the built-in model's tokenizer",
+        false if write_built_in_tokenizer(&arguments.out, config.vocab_size())? => "the built-in model's tokenizer",
         false => "no tokenizer; `cachalot score --tokens` works without",
     };
     eprintln!(
@@ -106,7 +106,7 @@ fn configuration(like: &str) -> Result<(String, Option<PathBuf>), Error> {
 fn with_vocabulary(text: &str, count: usize) -> Result<String, Error> {
     let origin = Path::new("config.json");
     // Checked first, so that whatever is wrong is told in the words of the reader.
-    DeepseekV4Config::from_json(text, origin)?;
+    ModelConfig::from_json(text, origin)?;
     let mut value: Value = serde_json::from_str(text).map_err(|source| cachalot_checkpoint::Error::Json {
         origin: origin.to_owned(),
         source,
@@ -125,7 +125,7 @@ fn refuse_content(out: &Path) -> Result<(), Error> {
 }
 
 /// Size and free space, before anything is written.
-fn announce(config: &DeepseekV4Config, out: &Path) {
+fn announce(config: &dyn Architecture, out: &Path) {
     let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
     let free = absolute
         .ancestors()
@@ -133,8 +133,8 @@ fn announce(config: &DeepseekV4Config, out: &Path) {
         .and_then(available_bytes);
     eprintln!(
         "{} layer{}, {} in {} files; {}",
-        config.num_hidden_layers,
-        if config.num_hidden_layers == 1 { "" } else { "s" },
+        config.layer_count(),
+        if config.layer_count() == 1 { "" } else { "s" },
         numbers::bytes(synth::size_bytes(config)),
         synth::shard_count(config),
         free.map_or_else(

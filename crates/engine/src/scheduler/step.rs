@@ -175,7 +175,7 @@ impl Scheduler {
 
     /// Draws a token for each job whose last row was computed.
     fn draw(&mut self, plan: &[(usize, usize)], mut logits: Vec<f32>) {
-        let vocabulary = self.model.config().vocab_size;
+        let vocabulary = self.model.config().vocab_size();
         let mut rows = logits.chunks_exact_mut(vocabulary);
         let mut ended = Vec::new();
         for (index, _) in plan {

@@ -70,7 +70,7 @@ pub fn feed(model: &Model, pool: &mut StatePool, sequence: &mut Sequence, tokens
 pub fn rows(model: &Model, logits: &cachalot_chip::Tensor) -> Vec<Vec<f32>> {
     let values = model.chip().read_f32(logits).expect("logits are read back");
     values
-        .chunks_exact(model.config().vocab_size)
+        .chunks_exact(model.config().vocab_size())
         .map(<[f32]>::to_vec)
         .collect()
 }

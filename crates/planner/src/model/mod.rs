@@ -6,7 +6,18 @@ mod v4;
 mod v41;
 
 pub use registry::{find, names};
-pub use v4::model as from_config;
+
+use cachalot_checkpoint::ModelConfig;
+
+use crate::Error;
+
+/// A model from its configuration alone.
+pub fn from_config(name: &str, config: &ModelConfig) -> Result<Model, Error> {
+    match config {
+        ModelConfig::V4(config) => Ok(v4::model(name, config)),
+        other => Err(Error::Family { family: other.family() }),
+    }
+}
 
 /// Parts of a model, as its bytes are usually accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

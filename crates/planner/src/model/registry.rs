@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use cachalot_checkpoint::{DeepseekV4Config, published};
+use cachalot_checkpoint::{ModelConfig, published};
 
-use super::{Model, v3, v4, v41};
+use super::{Model, v3, v41};
 use crate::{Error, units};
 
 /// Releases that have no configuration type here, and which family they are of.
@@ -65,6 +65,6 @@ pub fn find(name: &str) -> Result<Model, Error> {
 }
 
 fn from_config(name: &str, text: &str, origin: &Path) -> Result<Model, Error> {
-    let config = DeepseekV4Config::from_json(text, origin)?;
-    Ok(v4::model(name, &config))
+    let config = ModelConfig::from_json(text, origin)?;
+    super::from_config(name, &config)
 }

@@ -9,9 +9,7 @@ use crate::{
         RopeScaling,
         fields::{DOWNLOAD_AGAIN, Fields},
         limits,
-        parts::{
-            eos_token_ids, expert_dtype, low_bit, optional_theta, quantization, rope_scaling, single, token_id,
-        },
+        parts::{eos_token_ids, expert_dtype, low_bit, optional_theta, quantization, rope_scaling, single, token_id},
     },
 };
 
@@ -70,7 +68,6 @@ pub(super) fn config(fields: &Fields<'_>) -> Result<DeepseekV4Config, Error> {
     })
 }
 
-
 /// Switches that exist in config.json but have one position in all V4 releases.
 fn refuse_variants(fields: &Fields<'_>) -> Result<(), Error> {
     for (key, only) in [
@@ -101,8 +98,6 @@ fn qk_rope_head_dim(fields: &Fields<'_>, head_dim: usize) -> Result<usize, Error
     let factor = fields.positive("partial_rotary_factor", 1.0)?;
     Ok((head_dim as f64 * factor) as usize)
 }
-
-
 
 /// Ratios of main layers and stages, and whether the file tells of stages at all: transformers' spelling
 /// (`layer_types`) covers main layers only, because it drops the rest.
@@ -209,11 +204,6 @@ fn rope(fields: &Fields<'_>) -> Result<Rope, Error> {
         scaling,
     })
 }
-
-
-
-
-
 
 /// The `dspark_*` keys: all or none.
 fn dspark(fields: &Fields<'_>, num_hidden_layers: usize, vocab_size: usize) -> Result<Option<Dspark>, Error> {

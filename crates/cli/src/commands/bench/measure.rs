@@ -195,7 +195,7 @@ impl Bench<'_> {
 
     /// Random tokens: the `stream`-th `count`.
     fn tokens(&self, stream: u64, count: usize) -> Vec<u32> {
-        let vocabulary = self.model.config().vocab_size as f64;
+        let vocabulary = self.model.config().vocab_size() as f64;
         let numbers = 0..count as u64;
         let draw = |number| cachalot_engine::uniform(self.seed, stream << 32 | number);
         numbers.map(|number| (draw(number) * vocabulary) as u32).collect()

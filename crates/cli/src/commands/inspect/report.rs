@@ -1,7 +1,7 @@
 //! What `cachalot inspect` tells, as text and as JSON.
 
 use cachalot_checkpoint::{
-    AttentionKind, DeepseekV4Config,
+    ModelConfig,
     accounting::{self, KvFormat},
     inventory::{Formats, Part},
 };
@@ -15,7 +15,7 @@ const CONTEXTS: [(&str, u64); 2] = [("128k", 128 << 10), ("1M", 1 << 20)];
 
 pub struct Report {
     pub name: String,
-    pub config: DeepseekV4Config,
+    pub config: ModelConfig,
     /// Where the numbers come from.
     pub source: String,
     /// What is stored; `None` where there is only a configuration.
@@ -47,15 +47,13 @@ impl Report {
             "experts",
             format!(
                 "{} routed, {} for each token; 1 shared",
-                config.n_routed_experts, config.num_experts_per_tok
+                config.routed_expert_count(),
+                config.experts_per_token()
             ),
         );
         row("quantisation", self.quantisation_text());
-        row("vocabulary", format!("{} tokens", grouped(config.vocab_size as u64)));
-        row(
-            "context",
-            format!("{} tokens", grouped(config.max_position_embeddings as u64)),
-        );
+        row("vocabulary", format!("{} tokens", grouped(config.vocab_size() as u64)));
+        row("context", format!("{} tokens", grouped(config.context() as u64)));
         if self.verified {
             row("verified", "all weights read, no bad value found".to_owned());
         }
@@ -101,38 +99,18 @@ impl Report {
 
     fn layers_text(&self) -> String {
         let kinds: Vec<String> = self
+            .config
             .layer_kinds()
             .into_iter()
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
-        let mut text = format!("{}: {}", self.config.num_hidden_layers, kinds.join(", "));
-        match self.config.num_hash_layers {
-            0 => {}
-            1 => text.push_str("; the first looks experts up by token"),
-            count => text.push_str(&format!("; the first {count} look experts up by token")),
-        }
-        match (self.config.nextn_stage_count(), &self.config.dspark) {
-            (0, _) => {}
-            (1, None) => text.push_str("; an MTP layer"),
-            (count, None) => text.push_str(&format!("; {count} MTP layers")),
-            (count, Some(_)) => text.push_str(&format!("; {count} DSpark stages")),
+        let mut text = format!("{}: {}", self.config.layer_count(), kinds.join(", "));
+        for note in self.config.layer_notes() {
+            text.push_str("; ");
+            text.push_str(&note);
         }
         text
-    }
-
-    fn layer_kinds(&self) -> [(&'static str, usize); 3] {
-        let count = |kind| {
-            let layers = 0..self.config.num_hidden_layers;
-            layers
-                .filter(|layer| self.config.attention_kind(*layer) == kind)
-                .count()
-        };
-        [
-            ("sliding window", count(AttentionKind::SlidingWindow)),
-            ("CSA", count(AttentionKind::CompressedSparse)),
-            ("HCA", count(AttentionKind::HeavilyCompressed)),
-        ]
     }
 
     fn quantisation_text(&self) -> String {
@@ -249,7 +227,7 @@ impl Report {
                 "bytes_at": serde_json::Map::from_iter(contexts),
             })
         };
-        let layers: serde_json::Map<_, _> = self
+        let layers: serde_json::Map<_, _> = config
             .layer_kinds()
             .into_iter()
             .map(|(kind, count)| (kind.to_lowercase().replace(' ', "_"), json!(count)))
@@ -265,17 +243,17 @@ impl Report {
             "parts": parts,
             "state": { "packed": state(KvFormat::Packed), "bf16": state(KvFormat::Bf16) },
             "layers": layers,
-            "hash_layers": config.num_hash_layers,
+            "hash_layers": self.config.as_v4().map_or(0, |config| config.num_hash_layers),
             "drafting_stages": config.nextn_stage_count(),
-            "routed_experts": config.n_routed_experts,
-            "experts_per_token": config.num_experts_per_tok,
+            "routed_experts": config.routed_expert_count(),
+            "experts_per_token": config.experts_per_token(),
             "quantisation": {
                 "experts": format_text(formats.expert),
                 "dense": format_text(formats.dense),
                 "low_bit": formats.low_bit.map(|width| width.to_string()),
             },
-            "vocabulary": config.vocab_size,
-            "context": config.max_position_embeddings,
+            "vocabulary": config.vocab_size(),
+            "context": config.context(),
             "files": self.files.as_ref().map(|files| json!({
                 "weight_bytes": files.weight_bytes,
                 "weight_files": files.weight_files,

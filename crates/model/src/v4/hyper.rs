@@ -1,14 +1,15 @@
 //! The hyper-connection around a sub-layer.
 
-use cachalot_chip::{HyperMix, HyperPost, RmsNorm, Tensor};
+use cachalot_chip::{HyperMix, HyperPost, Tensor};
 
-use crate::{Error, step::Step, weights::Hyper};
+use super::{pass::Pass, weights::Hyper};
+use crate::Error;
 
-impl Step<'_> {
+impl Pass<'_> {
     /// Mixes the streams into the normalised input of a sub-layer.
-    pub(crate) fn enter(&self, hyper: &Hyper, norm: &Tensor) -> Result<(), Error> {
+    pub(super) fn enter(&self, hyper: &Hyper, norm: &Tensor) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
-        self.enqueue(HyperMix {
+        self.step.enqueue(HyperMix {
             streams: &workspace.streams,
             function: &hyper.function,
             scale: &hyper.scale,
@@ -24,9 +25,9 @@ impl Step<'_> {
     }
 
     /// Adds the sub-layer's output to the streams.
-    pub(crate) fn leave(&self) -> Result<(), Error> {
+    pub(super) fn leave(&self) -> Result<(), Error> {
         let workspace = &self.workspace;
-        self.enqueue(HyperPost {
+        self.step.enqueue(HyperPost {
             y: &workspace.output,
             post: &workspace.post,
             comb: &workspace.comb,
@@ -35,12 +36,7 @@ impl Step<'_> {
     }
 
     /// Normalises rows in place.
-    pub(crate) fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>) -> Result<(), Error> {
-        self.enqueue(RmsNorm {
-            x,
-            weight,
-            epsilon: self.config.rms_norm_eps,
-            out: x,
-        })
+    pub(super) fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>) -> Result<(), Error> {
+        self.step.rms_norm(x, weight, self.config.rms_norm_eps)
     }
 }

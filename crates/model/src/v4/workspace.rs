@@ -7,7 +7,7 @@ use cachalot_numerics::Dtype;
 use crate::options::ModelOptions;
 
 /// `F32` unless said otherwise; the first dimension is the row.
-pub(crate) struct Workspace {
+pub(super) struct Workspace {
     /// `[n, d]`: the residual streams.
     pub streams: Tensor,
     /// `[d]`: input of a sub-layer.
@@ -130,6 +130,6 @@ impl Workspace {
 }
 
 /// `[row_count, width]` at the start of a one-dimensional tensor.
-pub(crate) fn flat_rows(tensor: &Tensor, row_count: usize, width: usize) -> Tensor {
+pub(super) fn flat_rows(tensor: &Tensor, row_count: usize, width: usize) -> Tensor {
     tensor.narrow(0, row_count * width).reshape(&[row_count, width])
 }

@@ -5,17 +5,17 @@ use cachalot_chip::{
     RopeDirection, RowFormat, SelectEntries, Tensor, WriteTail,
 };
 
-use crate::{
-    Error,
-    state::{CompressorState, LayerState},
-    step::Step,
+use super::{
+    memory::{CompressorState, LayerState},
+    pass::Pass,
     weights::{self, Compressor, Indexer},
     workspace::flat_rows,
 };
+use crate::Error;
 
-impl Step<'_> {
+impl Pass<'_> {
     /// Attention of `workspace.input` into `workspace.output`; the layer's state takes the step's rows.
-    pub(crate) fn attention(
+    pub(super) fn attention(
         &self,
         weights: &weights::Attention,
         state: &LayerState,
@@ -32,7 +32,7 @@ impl Step<'_> {
 
         let compressed = match (&weights.compressor, &state.compressor) {
             (Some(weights), Some(state)) => {
-                let entries = self.entries(state, config.head_dim, self.options.row_format(), ratio);
+                let entries = self.entries(state, config.head_dim, self.step.options.row_format(), ratio);
                 self.compress(weights, state, entries)?;
                 Some(entries)
             }
@@ -45,12 +45,12 @@ impl Step<'_> {
             }
             _ => None,
         };
-        self.enqueue(Attention {
-            rows: self.rows(),
+        self.step.enqueue(Attention {
+            rows: self.step.rows(),
             query: &workspace.query,
             fresh: &workspace.packed_kv,
             tail: &state.window_tail,
-            format: self.options.row_format(),
+            format: self.step.options.row_format(),
             rotary: config.qk_rope_head_dim,
             window: config.sliding_window,
             entries: compressed.map(|entries| AttendEntries { entries, selected }),
@@ -58,8 +58,8 @@ impl Step<'_> {
             scale: (config.head_dim as f32).powf(-0.5),
             out: &workspace.attended,
         })?;
-        self.enqueue(WriteTail {
-            rows: self.rows(),
+        self.step.enqueue(WriteTail {
+            rows: self.step.rows(),
             x: &workspace.packed_kv,
             ring: &state.window_tail,
         })?;
@@ -70,13 +70,14 @@ impl Step<'_> {
     fn query(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
         let rounding = LinearRounding::QuantisedInput;
-        self.linear(&workspace.input, &weights.wq_a, rounding, &workspace.query_low)?;
+        self.step
+            .linear(&workspace.input, &weights.wq_a, rounding, &workspace.query_low)?;
         self.rms_norm(&workspace.query_low, Some(&weights.q_norm))?;
-        let heads = self.row_count * config.num_attention_heads;
+        let heads = self.step.row_count * config.num_attention_heads;
         let flat = workspace
             .query
-            .reshape(&[self.row_count, config.num_attention_heads * config.head_dim]);
-        self.linear(&workspace.query_low, &weights.wq_b, rounding, &flat)?;
+            .reshape(&[self.step.row_count, config.num_attention_heads * config.head_dim]);
+        self.step.linear(&workspace.query_low, &weights.wq_b, rounding, &flat)?;
         self.rms_norm(&workspace.query.reshape(&[heads, config.head_dim]), None)?;
         self.rope(&workspace.query, angles, RopeDirection::Forward)
     }
@@ -84,19 +85,19 @@ impl Step<'_> {
     /// The one key of each row, which is also its value.
     fn window_keys(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
-        self.linear(
+        self.step.linear(
             &workspace.input,
             &weights.wkv,
             LinearRounding::QuantisedInput,
             &workspace.kv,
         )?;
         self.rms_norm(&workspace.kv, Some(&weights.kv_norm))?;
-        let heads = workspace.kv.reshape(&[self.row_count, 1, config.head_dim]);
+        let heads = workspace.kv.reshape(&[self.step.row_count, 1, config.head_dim]);
         self.rope(&heads, angles, RopeDirection::Forward)?;
-        self.enqueue(PackRows {
+        self.step.enqueue(PackRows {
             x: &workspace.kv,
             tail: config.qk_rope_head_dim,
-            format: self.options.row_format(),
+            format: self.step.options.row_format(),
             out: &workspace.packed_kv,
         })
     }
@@ -105,7 +106,7 @@ impl Step<'_> {
         let tail = self.config.qk_rope_head_dim;
         Entries {
             pool: &state.pool,
-            page_table: &self.inputs.page_table,
+            page_table: &self.step.inputs.page_table,
             format,
             width,
             tail,
@@ -117,12 +118,14 @@ impl Step<'_> {
     fn compress(&self, weights: &Compressor, state: &CompressorState, out: Entries<'_>) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
         let row_width = state.kv_tail.shape()[2];
-        let kv = flat_rows(&workspace.compressor_kv, self.row_count, row_width);
-        let gate = flat_rows(&workspace.compressor_gate, self.row_count, row_width);
-        self.linear(&workspace.input, &weights.wkv, LinearRounding::F32, &kv)?;
-        self.linear(&workspace.input, &weights.wgate, LinearRounding::F32, &gate)?;
-        self.enqueue(Compress {
-            rows: self.rows(),
+        let kv = flat_rows(&workspace.compressor_kv, self.step.row_count, row_width);
+        let gate = flat_rows(&workspace.compressor_gate, self.step.row_count, row_width);
+        self.step
+            .linear(&workspace.input, &weights.wkv, LinearRounding::F32, &kv)?;
+        self.step
+            .linear(&workspace.input, &weights.wgate, LinearRounding::F32, &gate)?;
+        self.step.enqueue(Compress {
+            rows: self.step.rows(),
             kv: &kv,
             gate: &gate,
             kv_tail: &state.kv_tail,
@@ -130,17 +133,17 @@ impl Step<'_> {
             ape: &weights.ape,
             norm: &weights.norm,
             norm_epsilon: config.rms_norm_eps,
-            frequencies: self.compressed_frequencies,
+            frequencies: &self.model.compressed_frequencies,
             overlap: out.ratio == 4,
             out,
         })?;
-        self.enqueue(WriteTail {
-            rows: self.rows(),
+        self.step.enqueue(WriteTail {
+            rows: self.step.rows(),
             x: &kv,
             ring: &state.kv_tail,
         })?;
-        self.enqueue(WriteTail {
-            rows: self.rows(),
+        self.step.enqueue(WriteTail {
+            rows: self.step.rows(),
             x: &gate,
             ring: &state.gate_tail,
         })
@@ -149,31 +152,31 @@ impl Step<'_> {
     /// The entries that each row attends to, into `workspace.selected`.
     fn select(&self, weights: &Indexer, state: &CompressorState, angles: &Tensor, ratio: usize) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
-        let format = self.options.index_format();
+        let format = self.step.options.index_format();
         let keys = self.entries(state, config.index_head_dim, format, ratio);
         self.compress(&weights.compressor, state, keys)?;
         let flat = workspace
             .index_query
-            .reshape(&[self.row_count, config.index_n_heads * config.index_head_dim]);
-        self.linear(
+            .reshape(&[self.step.row_count, config.index_n_heads * config.index_head_dim]);
+        self.step.linear(
             &workspace.query_low,
             &weights.wq_b,
             LinearRounding::QuantisedInput,
             &flat,
         )?;
         self.rope(&workspace.index_query, angles, RopeDirection::Forward)?;
-        self.enqueue(IndexQuery {
+        self.step.enqueue(IndexQuery {
             query: &workspace.index_query,
             format,
         })?;
-        self.linear(
+        self.step.linear(
             &workspace.input,
             &weights.weights_proj,
             LinearRounding::Bf16,
             &workspace.index_weights,
         )?;
-        self.enqueue(SelectEntries {
-            rows: self.rows(),
+        self.step.enqueue(SelectEntries {
+            rows: self.step.rows(),
             query: &workspace.index_query,
             weights: &workspace.index_weights,
             scale: ((config.index_head_dim * config.index_n_heads) as f32).powf(-0.5),
@@ -187,14 +190,14 @@ impl Step<'_> {
         let (workspace, config) = (&self.workspace, self.config);
         self.rope(&workspace.attended, angles, RopeDirection::Inverse)?;
         let group_width = config.num_attention_heads * config.head_dim / config.o_groups;
-        self.enqueue(GroupedLinear {
+        self.step.enqueue(GroupedLinear {
             x: &workspace
                 .attended
-                .reshape(&[self.row_count, config.o_groups, group_width]),
+                .reshape(&[self.step.row_count, config.o_groups, group_width]),
             weight: &weights.wo_a,
             out: &workspace.grouped,
         })?;
-        self.linear(
+        self.step.linear(
             &workspace.grouped,
             &weights.wo_b,
             LinearRounding::QuantisedInput,
@@ -203,6 +206,6 @@ impl Step<'_> {
     }
 
     fn rope(&self, x: &Tensor, angles: &Tensor, direction: RopeDirection) -> Result<(), Error> {
-        self.enqueue(Rope { x, angles, direction })
+        self.step.enqueue(Rope { x, angles, direction })
     }
 }

@@ -2,36 +2,38 @@
 
 use cachalot_chip::{Add, Expected, Experts, LinearRounding, Route, RouteChoice, SwiGlu};
 
-use crate::{
-    Error,
-    step::Step,
+use super::{
+    pass::Pass,
     weights::{self, Choice},
 };
+use crate::Error;
 
-impl Step<'_> {
-    /// Tells the chip at the start of a step which experts the layers of `layers` will use, where the tokens alone say it.
-    pub(crate) fn expect_hashed(&self, layers: &[weights::Layer]) {
-        for layer in layers {
+impl Pass<'_> {
+    /// Tells the chip at the start of a step which experts its layers will use, where the tokens alone say it.
+    pub(super) fn expect_hashed(&self) {
+        for layer in &self.model.weights.layers {
             if let Choice::Hash { table } = &layer.experts.choice {
-                let tokens = &self.inputs.tokens;
-                self.chip
+                let tokens = &self.step.inputs.tokens;
+                self.step
+                    .chip
                     .expect_experts(&layer.experts.routed, Expected::Hash { table, tokens });
             }
         }
     }
 
     /// Tells the chip before a layer's attention that its experts come next.
-    pub(crate) fn expect_rows(&self, experts: &weights::Experts) {
+    pub(super) fn expect_rows(&self, experts: &weights::Experts) {
         if let Choice::Biased { .. } = experts.choice {
-            self.chip
-                .expect_experts(&experts.routed, Expected::Rows(self.row_count));
+            self.step
+                .chip
+                .expect_experts(&experts.routed, Expected::Rows(self.step.row_count));
         }
     }
 
     /// Routed and shared experts of `workspace.input` into `workspace.output`.
-    pub(crate) fn experts(&self, experts: &weights::Experts) -> Result<(), Error> {
+    pub(super) fn experts(&self, experts: &weights::Experts) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
-        self.linear(
+        self.step.linear(
             &workspace.input,
             &experts.gate,
             LinearRounding::F32,
@@ -40,11 +42,11 @@ impl Step<'_> {
         let choice = match &experts.choice {
             Choice::Hash { table } => RouteChoice::Hash {
                 table,
-                tokens: &self.inputs.tokens,
+                tokens: &self.step.inputs.tokens,
             },
             Choice::Biased { bias } => RouteChoice::Biased { bias },
         };
-        self.enqueue(Route {
+        self.step.enqueue(Route {
             logits: &workspace.router_logits,
             choice,
             normalise: config.norm_topk_prob,
@@ -53,25 +55,28 @@ impl Step<'_> {
             weights: &workspace.chosen_weights,
         })?;
         // While they are on their way, the shared expert is computed.
-        self.chip
+        self.step
+            .chip
             .expect_experts(&experts.routed, Expected::Chosen(&workspace.chosen));
 
         let rounding = LinearRounding::QuantisedInput;
-        self.linear(&workspace.input, &experts.shared.w1, rounding, &workspace.shared_gate)?;
-        self.linear(&workspace.input, &experts.shared.w3, rounding, &workspace.shared_up)?;
-        self.enqueue(SwiGlu {
+        self.step
+            .linear(&workspace.input, &experts.shared.w1, rounding, &workspace.shared_gate)?;
+        self.step
+            .linear(&workspace.input, &experts.shared.w3, rounding, &workspace.shared_up)?;
+        self.step.enqueue(SwiGlu {
             gate: &workspace.shared_gate,
             up: &workspace.shared_up,
             limit: config.swiglu_limit,
             out: &workspace.shared_hidden,
         })?;
-        self.linear(
+        self.step.linear(
             &workspace.shared_hidden,
             &experts.shared.w2,
             rounding,
             &workspace.shared_output,
         )?;
-        self.enqueue(Experts {
+        self.step.enqueue(Experts {
             x: &workspace.input,
             chosen: &workspace.chosen,
             weights: &workspace.chosen_weights,
@@ -79,7 +84,7 @@ impl Step<'_> {
             limit: config.swiglu_limit,
             out: &workspace.output,
         })?;
-        self.enqueue(Add {
+        self.step.enqueue(Add {
             a: &workspace.output,
             b: &workspace.shared_output,
             out: &workspace.output,

@@ -5,13 +5,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use cachalot_checkpoint::Checkpoint;
+use cachalot_checkpoint::{Checkpoint, ModelConfig};
 use cachalot_chip::{Chip, ChipTransfer, Mode};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
 use cachalot_numerics::bf16;
 use safetensors::SafeTensors;
 
-use crate::{Chunk, Model, ModelOptions, Outputs, StateOptions, step::Plan};
+use super::{V4, memory::Memory, pass::Pass};
+use crate::{Chunk, Model, ModelOptions, Outputs, StateOptions, loader::Loader, memory::StateBuilder, step::Plan};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/official-fp8-fp4")
@@ -35,6 +36,11 @@ fn every_layer_agrees_with_the_transcription() {
         ..ModelOptions::default()
     };
     let model = Model::load(&checkpoint, Arc::clone(&chip), options, &mut |_, _| {}).expect("the fixture loads");
+    let ModelConfig::V4(config) = checkpoint.config() else {
+        panic!("the fixture is a V4 model");
+    };
+    let loader = Loader::new(&checkpoint, &*chip);
+    let inner = Arc::new(V4::load(config, &loader, &*chip, &mut |_, _| {}).expect("the fixture loads"));
     let bytes = std::fs::read(folder().join("official_layers.safetensors")).expect("the fixture");
     let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
     let prompts = std::fs::read_to_string(folder().join("prompts.json")).expect("the prompts");
@@ -47,9 +53,9 @@ fn every_layer_agrees_with_the_transcription() {
     let tokens: Vec<u32> = serde_json::from_value(prompt["tokens"].clone()).expect("token ids");
 
     let (mut values, mut unequal) = (0usize, 0usize);
-    for layer in 0..model.config().num_hidden_layers {
+    for layer in 0..config.num_hidden_layers {
         let input = bf16_values(&tensors, &format!("layer.{layer}.input"));
-        let width = model.config().hc_mult * model.config().hidden_size;
+        let width = config.hc_mult * config.hidden_size;
         let row_count = input.len() / width;
         let pool = model.new_state(&StateOptions::default()).expect("memory");
         let mut sequence = pool.new_sequence().expect("a slot");
@@ -61,10 +67,13 @@ fn every_layer_agrees_with_the_transcription() {
             outputs: Outputs::None,
         }]);
         let step = model.begin(&pool, &plan).expect("inputs");
-        chip.write_f32(&step.workspace.streams, &input)
+        let mut state = StateBuilder::new(&*chip, 1, sequence.pages.len(), 0);
+        let memory = Memory::new(Arc::clone(&inner), &options, &mut state, row_count).expect("memory");
+        let pass = Pass::begin(&inner, &step, &memory.workspace).expect("angles");
+        chip.write_f32(&pass.workspace.streams, &input)
             .expect("streams are written");
-        model.layer(&step, layer, &pool.layers[layer]).expect("the layer runs");
-        let found = chip.read_f32(&step.workspace.streams).expect("streams are read back");
+        pass.layer(layer, &memory.layers[layer]).expect("the layer runs");
+        let found = chip.read_f32(&pass.workspace.streams).expect("streams are read back");
 
         let positions = tensors.tensor(&format!("layer.{layer}.positions")).expect("positions");
         let expected = bf16_values(&tensors, &format!("layer.{layer}.output"));
