@@ -94,6 +94,7 @@ impl ComputeOptions {
                 Kv::Packed => KvFormat::Packed,
                 Kv::Bf16 => KvFormat::Bf16,
             },
+            drafter: false,
         }
     }
 

@@ -92,6 +92,14 @@ pub enum Error {
         /// Bytes or pages given.
         found: usize,
     },
+    /// The tokens given to draft from are not those of the sequence and one more.
+    #[error("drafting after {length} tokens needs those and the next one, got {found}")]
+    DraftTokens {
+        /// Tokens of the sequence.
+        length: usize,
+        /// Tokens given.
+        found: usize,
+    },
     /// A step without rows.
     #[error("a step needs at least one token for each sequence")]
     EmptyChunk,

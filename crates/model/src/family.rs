@@ -5,7 +5,14 @@ use std::sync::Arc;
 use cachalot_checkpoint::ModelConfig;
 use cachalot_chip::{Chip, Tensor};
 
-use crate::{Error, ModelOptions, loader::Loader, memory::StateBuilder, step::Step, v4};
+use crate::{
+    DraftRequest, Error, ModelOptions,
+    draft::{Choose, DraftContext},
+    loader::Loader,
+    memory::StateBuilder,
+    step::Step,
+    v4,
+};
 
 /// A model of one family on a chip: its weights and how its layers compute.
 ///
@@ -21,6 +28,11 @@ pub(crate) trait Family: Send + Sync {
         state: &mut StateBuilder<'_>,
         row_count: usize,
     ) -> Result<Box<dyn Forward>, Error>;
+
+    /// Tokens that the model's own drafter guesses at once, if it was loaded.
+    fn draft_count_max(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The forward pass of a model over the memory of one pool.
@@ -31,6 +43,19 @@ pub(crate) trait Forward: Send + Sync {
     /// # Errors
     /// An error of the chip.
     fn forward(&mut self, step: &Step<'_>) -> Result<Option<Tensor>, Error>;
+
+    /// Guesses the tokens after those of checked requests, as [`Model::draft`](crate::Model::draft) does.
+    ///
+    /// # Errors
+    /// An error of the chip or of `choose`.
+    fn draft(
+        &mut self,
+        _context: &DraftContext<'_>,
+        requests: &mut [DraftRequest<'_>],
+        _choose: &mut Choose<'_>,
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        Ok(vec![Vec::new(); requests.len()])
+    }
 }
 
 /// Puts the weights of a model on a chip. `progress` hears the number of layers done and their total.

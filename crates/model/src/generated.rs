@@ -37,6 +37,7 @@ impl StatePool {
             }
         }
         (sequence.length, sequence.written) = (length, length);
+        sequence.forget_taps();
         Ok(sequence)
     }
 

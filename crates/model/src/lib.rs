@@ -5,6 +5,7 @@
 //! | [`Model`] | weights on a chip, and [`Model::step`]: rows of many sequences in, logits out |
 //! | [`StatePool`] | the memory of all sequences: tails, pages of entries, workspace |
 //! | [`Sequence`] | one sequence's place in the pool: copied, rolled back, released when dropped |
+//! | [`Model::draft`] | guesses of the model's own drafter about the tokens to come |
 //! | [`Page`] | a page kept outside of sequences, to make others from |
 //! | [`ModelOptions`], [`StateOptions`] | numeric mode, KV format, sizes |
 //!
@@ -12,6 +13,7 @@
 //! describes its weights, asks for the memory of its layers and enqueues its forward pass (`family.rs`). This crate enqueues operators and counts tokens; it never sees an activation.
 //! It must not know threads, sockets or vendors.
 
+mod draft;
 mod error;
 mod family;
 mod generated;
@@ -29,6 +31,7 @@ mod state;
 mod step;
 mod v4;
 
+pub use draft::{Choose, Draft, DraftRequest};
 pub use error::Error;
 pub use model::Model;
 pub use options::{KvFormat, ModelOptions, StateOptions};

@@ -15,6 +15,8 @@ use crate::Error;
 pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     chip: &'a dyn Chip,
+    /// Whether to load the drafter too.
+    pub wants_drafter: bool,
     /// The checkpoint's files as the chip's contract has them: each once, for tens of thousands of ranges.
     files: RefCell<Vec<(Arc<checkpoint::StoredFile>, Arc<StoredFile>)>>,
 }
@@ -24,6 +26,7 @@ impl<'a> Loader<'a> {
         Loader {
             checkpoint,
             chip,
+            wants_drafter: false,
             files: RefCell::default(),
         }
     }
@@ -87,6 +90,11 @@ impl Loader<'_> {
         });
         files.push((Arc::clone(file), Arc::clone(&new)));
         new
+    }
+
+    /// Whether a tensor is stored.
+    pub fn has(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_ok()
     }
 
     /// A matrix.

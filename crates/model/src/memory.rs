@@ -10,6 +10,8 @@ use crate::{Error, pages::PAGE_TOKEN_COUNT};
 pub(crate) struct StateTensors {
     pub tails: Vec<Tail>,
     pub pools: Vec<Pool>,
+    /// Bytes for each slot of what nobody copies or saves: a drafter does without.
+    pub private_byte_count: usize,
 }
 
 /// The last rows of each sequence, in a ring: the row of position `p` is `p` modulo the ring's length.
@@ -47,9 +49,11 @@ pub(crate) struct RowLayout {
 /// Allocates the memory that a family asks for.
 pub(crate) struct StateBuilder<'a> {
     pub chip: &'a dyn Chip,
-    slot_count: usize,
+    pub slot_count: usize,
     page_count: usize,
-    rollback_count_max: usize,
+    pub rollback_count_max: usize,
+    /// Tokens that the model's drafter may guess at once; 0 if it needs no memory.
+    pub draft_count_max: usize,
     tensors: StateTensors,
 }
 
@@ -60,6 +64,7 @@ impl<'a> StateBuilder<'a> {
             slot_count,
             page_count,
             rollback_count_max,
+            draft_count_max: 0,
             tensors: StateTensors::default(),
         }
     }
@@ -83,6 +88,11 @@ impl<'a> StateBuilder<'a> {
             layout,
         });
         Ok(entries)
+    }
+
+    /// Takes note of a tensor with a part for each slot that sequences can do without.
+    pub fn note_private(&mut self, tensor: &Tensor) {
+        self.tensors.private_byte_count += tensor.byte_count() / self.slot_count;
     }
 
     pub fn finish(self) -> StateTensors {

@@ -30,7 +30,8 @@ impl Model {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, Error> {
         let config = checkpoint.config().clone();
-        let loader = Loader::new(checkpoint, &*chip);
+        let mut loader = Loader::new(checkpoint, &*chip);
+        loader.wants_drafter = options.drafter;
         let family = family::load(&config, &loader, &*chip, progress)?;
         Ok(Model {
             chip,

@@ -18,6 +18,9 @@ pub struct ModelOptions {
     pub mode: Mode,
     /// KV format of [`Mode::Fast`]. The reference keeps `f32`, official always rounds as packed.
     pub kv_format: KvFormat,
+    /// Whether to load the MTP layer or the DSpark stages, where the checkpoint has them, so that
+    /// [`Model::draft`](crate::Model::draft) can guess tokens. Default false.
+    pub drafter: bool,
 }
 
 impl ModelOptions {
@@ -51,6 +54,8 @@ pub struct StateOptions {
     pub step_row_count_max: usize,
     /// Tokens that can be rolled back (speculation). Default 8.
     pub rollback_count_max: usize,
+    /// Tokens that may be drafted at once; 0 keeps nothing for a drafter. Default 0.
+    pub draft_count_max: usize,
 }
 
 impl Default for StateOptions {
@@ -60,6 +65,7 @@ impl Default for StateOptions {
             token_count_max: None,
             step_row_count_max: 512,
             rollback_count_max: 8,
+            draft_count_max: 0,
         }
     }
 }

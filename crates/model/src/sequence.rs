@@ -15,6 +15,10 @@ pub struct Sequence {
     pub(crate) rollback_count_max: usize,
     /// Shortest length that the snapshot it was made from can be rolled back to; 0 without one.
     pub(crate) floor: usize,
+    /// First position from which the drafter's taps are there without a gap.
+    pub(crate) taps_from: usize,
+    /// One past the last position that the drafter's windows hold, from `taps_from` on.
+    pub(crate) followed: usize,
 }
 
 impl Sequence {
@@ -45,7 +49,15 @@ impl Sequence {
             });
         }
         self.length = length;
+        self.taps_from = self.taps_from.min(length);
+        // The last row of an MTP layer also depends on the token after it.
+        self.followed = self.followed.min(length.saturating_sub(1)).max(self.taps_from);
         Ok(())
+    }
+
+    /// The tails came from elsewhere, and without what a drafter needs.
+    pub(crate) fn forget_taps(&mut self) {
+        (self.taps_from, self.followed) = (self.length, self.length);
     }
 }
 

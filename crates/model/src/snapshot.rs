@@ -189,6 +189,7 @@ impl StatePool {
         sequence.pages = numbers;
         (sequence.length, sequence.written) = (length, length);
         sequence.floor = length.saturating_sub(rollback);
+        sequence.forget_taps();
         Ok(sequence)
     }
 

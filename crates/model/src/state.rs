@@ -75,6 +75,7 @@ impl StatePool {
             context: context.min(full_page_count * PAGE_TOKEN_COUNT),
         };
         let mut builder = StateBuilder::new(&*chip, slot_count, page_count, sizes.rollback_count_max);
+        builder.draft_count_max = state.draft_count_max;
         let forward = Arc::clone(&family).new_forward(options, &mut builder, sizes.step_row_count_max)?;
         Ok(StatePool {
             ledger: Arc::new(Mutex::new(Ledger::new(page_count, slot_count))),
@@ -101,6 +102,8 @@ impl StatePool {
             written: 0,
             rollback_count_max: self.sizes.rollback_count_max,
             floor: 0,
+            taps_from: 0,
+            followed: 0,
         })
     }
 
@@ -119,6 +122,7 @@ impl StatePool {
         lock(&self.ledger).share_pages(&sequence.pages);
         copy.pages.clone_from(&sequence.pages);
         (copy.length, copy.written, copy.floor) = (sequence.length, sequence.written, sequence.floor);
+        copy.forget_taps();
         Ok(copy)
     }
 
@@ -140,9 +144,8 @@ impl StatePool {
     /// Bytes of tails for each sequence, committed when a sequence is first used.
     pub fn tail_bytes_per_sequence(&self) -> usize {
         let tails = self.tensors.tails.iter();
-        tails
-            .map(|tail| tail.ring.byte_count() / self.sizes.sequence_count_max)
-            .sum()
+        let tail_bytes = tails.map(|tail| tail.ring.byte_count() / self.sizes.sequence_count_max);
+        tail_bytes.sum::<usize>() + self.tensors.private_byte_count
     }
 
     /// Bytes of entries and index keys for each token.
@@ -209,16 +212,26 @@ impl StatePool {
 
 impl StepInputs {
     fn new(chip: &dyn Chip, sizes: &Sizes) -> Result<Self, Error> {
+        // Steps round the table's width up to a power of two.
+        let page_count = sizes.sequence_page_count_max.next_power_of_two();
+        StepInputs::of(chip, sizes.step_row_count_max, sizes.sequence_count_max, page_count)
+    }
+
+    /// For steps of `row_count` rows of `sequence_count` sequences with `page_count` pages each.
+    pub(crate) fn of(
+        chip: &dyn Chip,
+        row_count: usize,
+        sequence_count: usize,
+        page_count: usize,
+    ) -> Result<Self, Error> {
         let i32 = |count: usize| chip.allocate(Dtype::I32, &[count]);
-        let (row_count, sequence_count) = (sizes.step_row_count_max, sizes.sequence_count_max);
         Ok(StepInputs {
             tokens: i32(row_count)?,
             positions: i32(row_count)?,
             sequences: i32(row_count)?,
             first_rows: i32(sequence_count + 1)?,
             slots: i32(sequence_count)?,
-            // Steps round the table's width up to a power of two.
-            page_table: i32(sequence_count * sizes.sequence_page_count_max.next_power_of_two())?,
+            page_table: i32(sequence_count * page_count)?,
             output_rows: i32(row_count)?,
         })
     }

@@ -32,13 +32,13 @@ pub struct Chunk<'a> {
 
 /// What the host knows about a step's rows, as the device tensors will hold it.
 pub(crate) struct Plan {
-    tokens: Vec<i32>,
-    positions: Vec<i32>,
-    sequences: Vec<i32>,
-    first_rows: Vec<i32>,
-    slots: Vec<i32>,
-    page_table: Vec<i32>,
-    output_rows: Vec<i32>,
+    pub tokens: Vec<i32>,
+    pub positions: Vec<i32>,
+    pub sequences: Vec<i32>,
+    pub first_rows: Vec<i32>,
+    pub slots: Vec<i32>,
+    pub page_table: Vec<i32>,
+    pub output_rows: Vec<i32>,
 }
 
 /// What the layers of all families need of a step: where to compute, how, and which rows.
@@ -233,7 +233,7 @@ impl Plan {
     }
 
     /// Writes the plan into device tensors and returns views of the right shapes.
-    fn write(&self, chip: &dyn Chip, inputs: &StepInputs) -> Result<StepInputs, Error> {
+    pub fn write(&self, chip: &dyn Chip, inputs: &StepInputs) -> Result<StepInputs, Error> {
         let write = |tensor: &Tensor, values: &[i32]| -> Result<Tensor, Error> {
             let tensor = tensor.narrow(0, values.len());
             chip.write_i32(&tensor, values)?;

@@ -67,7 +67,7 @@ impl Pass<'_> {
     }
 
     /// Queries of all heads, normalised and rotated.
-    fn query(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
+    pub(super) fn query(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
         let rounding = LinearRounding::QuantisedInput;
         self.step
@@ -83,7 +83,7 @@ impl Pass<'_> {
     }
 
     /// The one key of each row, which is also its value.
-    fn window_keys(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
+    pub(super) fn window_keys(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
         self.step.linear(
             &workspace.input,
@@ -186,7 +186,7 @@ impl Pass<'_> {
     }
 
     /// The grouped output projection. Values are rotated keys, so the result is rotated back first.
-    fn output(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
+    pub(super) fn output(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (workspace, config) = (&self.workspace, self.config);
         self.rope(&workspace.attended, angles, RopeDirection::Inverse)?;
         let group_width = config.num_attention_heads * config.head_dim / config.o_groups;

@@ -6,7 +6,7 @@ use cachalot_checkpoint::DeepseekV4Config;
 use cachalot_chip::{Chip, Error as ChipError, Tensor};
 use cachalot_numerics::Dtype;
 
-use super::{V4, workspace::Workspace};
+use super::{V4, drafter::DrafterState, workspace::Workspace};
 use crate::{
     Error, ModelOptions,
     memory::{Reach, RowLayout, StateBuilder},
@@ -19,6 +19,8 @@ pub(super) struct Memory {
     pub workspace: Workspace,
     /// Logits of the last step, grown to the largest number of output rows asked for.
     pub output: Option<OutputRows>,
+    /// What the drafter remembers of sequences; none if the pool was made without.
+    pub drafter: Option<DrafterState>,
 }
 
 /// Rings and pages of one layer.
@@ -60,6 +62,7 @@ impl Memory {
             layers,
             workspace: Workspace::new(state.chip, config, options, row_count)?,
             output: None,
+            drafter: DrafterState::new(&model, options, state, row_count)?,
             model,
         })
     }

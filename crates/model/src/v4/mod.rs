@@ -4,6 +4,7 @@
 //! of the V4 architecture notes.
 
 mod attention;
+mod drafter;
 mod experts;
 mod hyper;
 mod memory;
@@ -25,6 +26,7 @@ use crate::{
     memory::StateBuilder,
     rope,
 };
+use drafter::Drafter;
 use memory::Memory;
 use weights::Weights;
 
@@ -32,6 +34,8 @@ use weights::Weights;
 pub(crate) struct V4 {
     config: DeepseekV4Config,
     weights: Weights,
+    /// MTP layer or DSpark stages, if they were asked for and are there.
+    drafter: Option<Drafter>,
     /// `F32 [R / 2]`: frequencies of layers without and with compression.
     plain_frequencies: Tensor,
     compressed_frequencies: Tensor,
@@ -46,6 +50,7 @@ impl V4 {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, Error> {
         let weights = Weights::load(loader, config, progress)?;
+        let drafter = Drafter::load(loader, config)?;
         // YaRN only stretches layers with compression.
         let (channels, scaling) = (config.qk_rope_head_dim, config.rope_scaling.as_ref());
         Ok(V4 {
@@ -53,6 +58,7 @@ impl V4 {
             compressed_frequencies: rope::load_frequencies(chip, channels, config.compress_rope_theta, scaling)?,
             config: config.clone(),
             weights,
+            drafter,
         })
     }
 }
@@ -65,5 +71,9 @@ impl Family for V4 {
         row_count: usize,
     ) -> Result<Box<dyn Forward>, Error> {
         Ok(Box::new(Memory::new(self, options, state, row_count)?))
+    }
+
+    fn draft_count_max(&self) -> Option<usize> {
+        self.drafter.as_ref().map(Drafter::draft_count_max)
     }
 }

@@ -6,9 +6,15 @@ use cachalot_chip::{Embed, GatherRows, HyperHead, LinearRounding, Tensor};
 use super::{
     V4,
     memory::{LayerState, Memory, OutputRows},
+    weights::Layer,
     workspace::Workspace,
 };
-use crate::{Error, family::Forward, step::Step};
+use crate::{
+    DraftRequest, Error,
+    draft::{Choose, DraftContext},
+    family::Forward,
+    step::Step,
+};
 
 /// Everything that the parts of a forward pass share.
 pub(super) struct Pass<'a> {
@@ -30,8 +36,18 @@ impl Forward for Memory {
         })?;
         for (layer, state) in self.layers.iter().enumerate() {
             pass.layer(layer, state)?;
+            pass.tap(layer, self.drafter.as_ref())?;
         }
         pass.head(&mut self.output)
+    }
+
+    fn draft(
+        &mut self,
+        context: &DraftContext<'_>,
+        requests: &mut [DraftRequest<'_>],
+        choose: &mut Choose<'_>,
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        self.draft_all(context, requests, choose)
     }
 }
 
@@ -50,11 +66,24 @@ impl<'a> Pass<'a> {
     }
 
     pub fn layer(&self, layer: usize, state: &LayerState) -> Result<(), Error> {
-        let weights = &self.model.weights.layers[layer];
+        self.block(
+            &self.model.weights.layers[layer],
+            state,
+            self.config.compress_ratio(layer),
+        )
+    }
+
+    /// One layer over the streams: attention of compression `ratio`, then experts.
+    pub fn block(&self, weights: &Layer, state: &LayerState, ratio: usize) -> Result<(), Error> {
         self.expect_rows(&weights.experts);
         self.enter(&weights.attention_hyper, &weights.attention_norm)?;
-        self.attention(&weights.attention, state, self.config.compress_ratio(layer))?;
+        self.attention(&weights.attention, state, ratio)?;
         self.leave()?;
+        self.feed_forward(weights)
+    }
+
+    /// The second half of a layer.
+    pub fn feed_forward(&self, weights: &Layer) -> Result<(), Error> {
         self.enter(&weights.experts_hyper, &weights.experts_norm)?;
         self.experts(&weights.experts)?;
         self.leave()

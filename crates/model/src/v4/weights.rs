@@ -71,9 +71,9 @@ pub(super) enum Choice {
 }
 
 /// Reads the weights of V4.
-struct Reader<'a> {
-    loader: &'a Loader<'a>,
-    config: &'a DeepseekV4Config,
+pub(super) struct Reader<'a> {
+    pub loader: &'a Loader<'a>,
+    pub config: &'a DeepseekV4Config,
 }
 
 impl Weights {
@@ -93,7 +93,7 @@ impl Reader<'_> {
         let mut layers = Vec::with_capacity(layer_count);
         for layer in 0..layer_count {
             progress(layer, layer_count);
-            layers.push(self.layer(layer)?);
+            layers.push(self.layer(layer, &format!("layers.{layer}"))?);
         }
         progress(layer_count, layer_count);
         Ok(Weights {
@@ -105,8 +105,8 @@ impl Reader<'_> {
         })
     }
 
-    fn layer(&self, layer: usize) -> Result<Layer, Error> {
-        let prefix = format!("layers.{layer}");
+    /// Layer `layer`, whose tensors are named `prefix.*`; stages count on behind the last layer.
+    pub fn layer(&self, layer: usize, prefix: &str) -> Result<Layer, Error> {
         Ok(Layer {
             attention_hyper: self.hyper(&format!("{prefix}.hc_attn"))?,
             attention_norm: self.loader.vector(&format!("{prefix}.attn_norm.weight"))?,
@@ -117,7 +117,7 @@ impl Reader<'_> {
         })
     }
 
-    fn hyper(&self, prefix: &str) -> Result<Hyper, Error> {
+    pub fn hyper(&self, prefix: &str) -> Result<Hyper, Error> {
         Ok(Hyper {
             function: self.loader.f32(&format!("{prefix}_fn"))?,
             scale: self.loader.f32(&format!("{prefix}_scale"))?,
