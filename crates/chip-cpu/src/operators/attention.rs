@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use cachalot_chip::{AttendEntries, Attention, Error, Mode, RowFormat};
+use cachalot_chip::{AttendEntries, Attention, Error, Mode, RowFormat, Rows};
 use cachalot_numerics::bf16;
 
 use super::{
@@ -67,7 +67,7 @@ pub(crate) struct Heads<'a> {
 
 /// Memory that a thread keeps between rows: the keys of a row can be megabytes, too much to allocate for each.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     keys: Vec<f32>,
     scores: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
@@ -75,11 +75,11 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// All heads of a row.
-fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, keys: &RowKeys<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+pub(super) fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, keys: &RowKeys<'_>, scratch: &mut Scratch, out: &mut [f32]) {
     let kernels = context.chosen();
     #[cfg(target_arch = "x86_64")]
     if let Some(amx) = kernels.amx()
@@ -127,7 +127,7 @@ fn attend(mode: Mode, query: &[f32], keys: &[f32], sink: f32, scale: f32, out: &
 }
 
 /// The key set of every row.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     map: RowMap<'a>,
     slots: Vec<usize>,
     fresh: &'a [u8],
@@ -176,8 +176,24 @@ impl<'a> Keys<'a> {
         })
     }
 
+    /// Keys that are entries only.
+    pub fn of_entries(context: &Context<'a>, rows: &Rows<'_>, attend: &AttendEntries<'_>) -> Result<Self, Error> {
+        let map = RowMap::new(context, rows)?;
+        let entries = EntryKeys::new(context, attend, &map)?;
+        Ok(Keys {
+            slots: Vec::new(),
+            fresh: &[],
+            tail: &[],
+            ring_row_count: 0,
+            packing: Packing::of(&attend.entries),
+            window: 0,
+            entries: Some(entries),
+            map,
+        })
+    }
+
     /// An upper bound of the keys of a row.
-    fn count_max(&self) -> usize {
+    pub fn count_max(&self) -> usize {
         let position_max = self.map.positions.iter().copied().max().unwrap_or(0) as usize;
         let entry_count = self.entries.as_ref().map_or(0, |entries| match entries.selected {
             Some((_, count)) => count,
@@ -186,12 +202,15 @@ impl<'a> Keys<'a> {
         self.window + entry_count
     }
 
-    fn of_row(&self, row: usize) -> RowKeys<'_> {
+    pub fn of_row(&self, row: usize) -> RowKeys<'_> {
         let (position, sequence) = (self.map.positions[row] as usize, self.map.sequences[row] as usize);
         RowKeys {
             keys: self,
             sequence,
-            positions: (position + 1).saturating_sub(self.window)..position + 1,
+            positions: match self.window {
+                0 => 0..0,
+                window => (position + 1).saturating_sub(window)..position + 1,
+            },
             entries: self
                 .entries
                 .as_ref()

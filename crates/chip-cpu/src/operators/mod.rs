@@ -5,6 +5,7 @@ mod compress;
 mod experts;
 mod hyper;
 mod index;
+mod latent;
 mod linear;
 mod norm;
 mod packed;
@@ -75,6 +76,8 @@ pub(crate) fn has_fast_kernel(kind: OperationKind) -> bool {
             | OperationKind::GroupedLinear
             | OperationKind::Experts
             | OperationKind::Attention
+            | OperationKind::LatentQuery
+            | OperationKind::LatentAttention
             | OperationKind::SelectEntries
             | OperationKind::HyperMix
             | OperationKind::HyperHead
@@ -93,12 +96,16 @@ pub(crate) fn run(context: &Context<'_>, operation: &Operation<'_>) -> Result<()
         Operation::GroupedLinear(operation) => linear::grouped_linear(context, operation),
         Operation::RopeAngles(operation) => rope::angles(context, operation),
         Operation::Rope(operation) => rope::rope(context, operation),
+        Operation::RopeHalves(operation) => rope::halves(context, operation),
         Operation::PackRows(operation) => packed::pack_rows(context, operation),
         Operation::WriteTail(operation) => rows::write_tail(context, operation),
         Operation::Compress(operation) => compress::compress(context, operation),
         Operation::IndexQuery(operation) => index::query(context, operation),
         Operation::SelectEntries(operation) => index::select_entries(context, operation),
         Operation::Attention(operation) => attention::attention(context, operation),
+        Operation::StoreKeys(operation) => latent::store_keys(context, operation),
+        Operation::LatentQuery(operation) => latent::query(context, operation),
+        Operation::LatentAttention(operation) => latent::attention(context, operation),
         Operation::Route(operation) => route::route(context, operation),
         Operation::Experts(operation) => experts::experts(context, operation),
         Operation::SwiGlu(operation) => experts::swiglu(context, operation),

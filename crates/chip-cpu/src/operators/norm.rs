@@ -50,6 +50,14 @@ pub(super) fn normalise(row: &mut [f32], weight: &[f32], epsilon: f32) {
     scale_each(row, factor, weight);
 }
 
+/// `row = weight * (row - mean) / sqrt(variance + epsilon) + bias`.
+pub(super) fn layer_normalise(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    let mean = row.iter().sum::<f32>() / row.len() as f32;
+    row.iter_mut().for_each(|value| *value -= mean);
+    normalise(row, weight, epsilon);
+    row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+}
+
 /// The per-head query norm as DeepSeek's inference code does it: each step rounded to bf16.
 fn normalise_in_bf16(row: &mut [f32], epsilon: f32) {
     let squares: f32 = row.iter().map(|value| bf16::round(value * value)).sum();

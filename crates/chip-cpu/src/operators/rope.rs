@@ -1,6 +1,6 @@
 //! Rotary embedding.
 
-use cachalot_chip::{Error, Rope, RopeAngles, RopeDirection};
+use cachalot_chip::{Error, Rope, RopeAngles, RopeDirection, RopeHalves};
 
 use super::Context;
 use crate::vector::rotate_pairs;
@@ -41,6 +41,31 @@ pub(super) fn rope(context: &Context<'_>, operation: &Rope<'_>) -> Result<(), Er
             }
         });
     Ok(())
+}
+
+pub(super) fn halves(context: &Context<'_>, operation: &RopeHalves<'_>) -> Result<(), Error> {
+    let [head_count, width] = [operation.x.shape()[1], operation.x.shape()[2]];
+    let angles = context.access.f32("angles", operation.angles)?;
+    let angle_count = 2 * operation.angles.shape()[1];
+    let x = context.access.f32_mut("x", operation.x)?;
+    context
+        .pool
+        .for_each_chunk(x, head_count * width, 2 * head_count * angle_count, |row, x| {
+            let angles = &angles[row * angle_count..][..angle_count];
+            for head in x.chunks_exact_mut(width) {
+                rotate_halves(&mut head[..angle_count], angles);
+                context.round(&mut head[..angle_count]);
+            }
+        });
+    Ok(())
+}
+
+/// Rotates the pairs `(c, c + half)` by `(cos, sin)` pairs.
+pub(super) fn rotate_halves(channels: &mut [f32], angles: &[f32]) {
+    let (left, right) = channels.split_at_mut(channels.len() / 2);
+    for ((a, b), [cos, sin]) in left.iter_mut().zip(right).zip(angles.as_chunks::<2>().0) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    }
 }
 
 /// Rotates adjacent pairs by `(cos, sin)` pairs.

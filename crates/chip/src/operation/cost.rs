@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, ops::AddAssign};
 
-use super::{Attention, Compress, Experts, Operation, RouteChoice, SelectEntries};
+use super::{
+    Attention, Compress, Experts, KeyForm, LatentAttention, LatentQuery, Operation, RouteChoice, SelectEntries, StoreKeys,
+};
 use crate::{Chip, ChipTransfer, Error, Matrix, Rows, Tensor};
 
 /// The least that an operator must read, write and compute, each byte counted once.
@@ -84,6 +86,15 @@ impl Operation<'_> {
                 cost.row_bytes += 16 * pairs;
                 cost
             }
+            Operation::RopeHalves(o) => {
+                let pairs = o.x.shape()[1] as u64 * count(o.angles) / 2;
+                let mut cost = rows(&[o.angles], 4 * pairs);
+                cost.row_bytes += 16 * pairs;
+                cost
+            }
+            Operation::StoreKeys(o) => store_keys(o),
+            Operation::LatentQuery(o) => product_of_heads(o),
+            Operation::LatentAttention(o) => latent_attention(o, chip)?,
             Operation::PackRows(o) => rows(&[o.x, o.out], count(o.x)),
             Operation::WriteTail(o) => Cost {
                 state_bytes: bytes(&[o.x]),
@@ -97,7 +108,7 @@ impl Operation<'_> {
             Operation::Route(o) => {
                 let mut cost = rows(&[o.logits, o.experts, o.weights], 0);
                 match o.choice {
-                    RouteChoice::Biased { bias } => cost.weight_bytes += bytes(&[bias]),
+                    RouteChoice::Biased { bias } | RouteChoice::Grouped { bias, .. } => cost.weight_bytes += bytes(&[bias]),
                     RouteChoice::Hash { tokens, .. } => cost.row_bytes += bytes(&[tokens]) + 8 * count(o.experts),
                 }
                 cost
@@ -233,6 +244,51 @@ fn attention(operation: &Attention<'_>, chip: &dyn Chip) -> Result<Cost, Error> 
             keys += attended;
         }
         cost.multiply_adds += 2 * keys * (heads * width) as u64;
+    }
+    Ok(cost)
+}
+
+fn store_keys(operation: &StoreKeys<'_>) -> Cost {
+    let out = &operation.out;
+    let entry_bytes = out.format.byte_count(out.width, out.tail) as u64;
+    Cost {
+        weight_bytes: match operation.form {
+            KeyForm::Latent { norm } => bytes(&[norm]),
+            KeyForm::Index { norm, bias } => bytes(&[norm, bias]),
+        },
+        state_bytes: operation.rows.row_count() as u64 * entry_bytes,
+        ..rows(&[operation.x, operation.angles], 4 * count(operation.x))
+    }
+}
+
+fn product_of_heads(operation: &LatentQuery<'_>) -> Cost {
+    let parameters = (operation.absorb.rows() * operation.absorb.columns()) as u64;
+    Cost {
+        weight_bytes: matrix_bytes(operation.absorb),
+        ..rows(
+            &[operation.query, operation.angles, operation.out],
+            operation.query.shape()[0] as u64 * parameters,
+        )
+    }
+}
+
+fn latent_attention(operation: &LatentAttention<'_>, chip: &dyn Chip) -> Result<Cost, Error> {
+    let (entries, heads) = (&operation.keys.entries, operation.query.shape()[1] as u64);
+    let entry_bytes = entries.format.byte_count(entries.width, entries.tail) as u64;
+    let limit = operation
+        .keys
+        .selected
+        .map_or(u64::MAX, |selected| selected.shape()[1] as u64);
+    let mut cost = rows(&[operation.query, operation.out], 0);
+    cost.row_bytes += operation.keys.selected.map_or(0, |selected| bytes(&[selected]));
+    // A key is read whole, its value is the part before the tail.
+    let width = (2 * entries.width - entries.tail) as u64;
+    for sequence in positions(&operation.rows, chip)? {
+        let Some(last) = sequence.last() else { continue };
+        let attended: u64 = sequence.iter().map(|position| (position + 1).min(limit)).sum();
+        // Rows may choose the same entries; no more than there are.
+        cost.state_bytes += attended.min(last + 1) * entry_bytes;
+        cost.multiply_adds += attended * heads * width;
     }
     Ok(cost)
 }

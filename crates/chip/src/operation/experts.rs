@@ -11,6 +11,17 @@ pub enum RouteChoice<'a> {
         /// `F32 [E]`.
         bias: &'a Tensor,
     },
+    /// V3: scores are sigmoids. Experts stand in groups of equal size, a group counts as the sum of its two largest
+    /// `score + bias`, and the `k` largest of `score + bias` are taken from the `kept_group_count` best groups. Ties go to
+    /// the lower group and the lower expert.
+    Grouped {
+        /// `F32 [E]`.
+        bias: &'a Tensor,
+        /// Groups of experts; 1 for no groups.
+        group_count: usize,
+        /// Groups that experts are taken from.
+        kept_group_count: usize,
+    },
     /// A fixed choice for each token id.
     Hash {
         /// `I64 [V, k]`, each below `E`.
@@ -22,7 +33,7 @@ pub enum RouteChoice<'a> {
 
 /// Chooses `k` experts for each row and weighs them (V4 architecture, section 6).
 ///
-/// `score = sqrt(softplus(logits))`; `weights = score[experts] / sum(score[experts]) * scale` (without the division if
+/// `score = sqrt(softplus(logits))`, or the sigmoid for [`RouteChoice::Grouped`]; `weights = score[experts] / sum(score[experts]) * scale` (without the division if
 /// `normalise` is off). The experts of a row are written in ascending order.
 #[derive(Clone, Copy, Debug)]
 pub struct Route<'a> {
@@ -63,6 +74,26 @@ impl Route<'_> {
         match self.choice {
             RouteChoice::Biased { bias } => {
                 check.f32("bias", bias, &[expert_count])?;
+                outputs
+                    .into_iter()
+                    .try_for_each(|output| check.disjoint(output, &[("bias", bias)]))
+            }
+            RouteChoice::Grouped {
+                bias,
+                group_count,
+                kept_group_count,
+            } => {
+                check.f32("bias", bias, &[expert_count])?;
+                let is_divided = group_count == 1 || expert_count >= 2 * group_count;
+                check.require(
+                    group_count > 0 && expert_count.is_multiple_of(group_count) && is_divided,
+                    || format!("{expert_count} experts do not divide into {group_count} groups of at least 2"),
+                )?;
+                let kept = (1..=group_count).contains(&kept_group_count);
+                check.require(
+                    kept && choice_count <= expert_count / group_count * kept_group_count,
+                    || format!("{choice_count} experts from {kept_group_count} of {group_count} groups"),
+                )?;
                 outputs
                     .into_iter()
                     .try_for_each(|output| check.disjoint(output, &[("bias", bias)]))

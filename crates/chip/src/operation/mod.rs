@@ -14,6 +14,7 @@ mod check;
 mod cost;
 mod experts;
 mod hyper;
+mod latent;
 mod linear;
 mod rows;
 
@@ -21,8 +22,9 @@ pub use attention::{AttendEntries, Attention, Compress, IndexQuery, SelectEntrie
 pub use cost::Cost;
 pub use experts::{ExpertMatrices, Experts, Route, RouteChoice, SwiGlu};
 pub use hyper::{HyperHead, HyperMix, HyperPost};
+pub use latent::{KeyForm, LatentAttention, LatentQuery, StoreKeys};
 pub use linear::{GroupedLinear, Linear, LinearRounding};
-pub use rows::{Add, CopyTensor, Embed, GatherRows, PackRows, RmsNorm, Rope, RopeAngles, RopeDirection, WriteTail};
+pub use rows::{Add, CopyTensor, Embed, GatherRows, PackRows, RmsNorm, Rope, RopeAngles, RopeDirection, RopeHalves, WriteTail};
 
 use std::fmt;
 
@@ -101,6 +103,8 @@ operations! {
     RopeAngles => "rope angles",
     /// Rotary embedding in place.
     Rope => "rope",
+    /// Rotary embedding in place of indexer queries (V3.2).
+    RopeHalves => "rope halves",
     /// Packs rows for the window or an entry pool.
     PackRows => "pack rows",
     /// Writes rows into the tail ring of their sequence.
@@ -113,6 +117,12 @@ operations! {
     SelectEntries => "indexer scores and top-k",
     /// Sparse attention with sink over window and entries.
     Attention => "sparse attention",
+    /// Normalised and rotated keys into an entry pool (V3).
+    StoreKeys => "store keys",
+    /// Queries into the space of the latents (V3).
+    LatentQuery => "latent query",
+    /// Attention to latents (V3).
+    LatentAttention => "latent attention",
     /// Router: experts and weights of each token.
     Route => "router",
     /// Routed experts with clamped SwiGLU, combined.

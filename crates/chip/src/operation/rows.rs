@@ -119,15 +119,28 @@ impl Rope<'_> {
         let check = Check {
             operation: OperationKind::Rope,
         };
-        check.rank("x", self.x, 3)?;
-        check.rank("angles", self.angles, 3)?;
-        let (shape, pair_count) = (self.x.shape(), self.angles.shape()[1]);
-        check.f32("x", self.x, shape)?;
-        check.f32("angles", self.angles, &[shape[0], pair_count, 2])?;
-        check.require(2 * pair_count <= shape[2], || {
-            format!("{} rotary channels in heads of {}", 2 * pair_count, shape[2])
-        })?;
-        check.disjoint(("x", self.x), &[("angles", self.angles)])
+        check_rotated(&check, self.x, self.angles)
+    }
+}
+
+/// Rotates the pairs `(c, c + R / 2)` of the first `R` channels of every head in place, forward, with the sums of
+/// [`Rope`].
+///
+/// Official: the rotated channels are rounded to bf16.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeHalves<'a> {
+    /// `F32 [T, H, D]`, changed in place.
+    pub x: &'a Tensor,
+    /// `F32 [T, R / 2, 2]` from [`RopeAngles`].
+    pub angles: &'a Tensor,
+}
+
+impl RopeHalves<'_> {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let check = Check {
+            operation: OperationKind::RopeHalves,
+        };
+        check_rotated(&check, self.x, self.angles)
     }
 }
 
@@ -273,4 +286,17 @@ fn check_in_place(check: &Check, x: &Tensor, out: &Tensor) -> Result<(), Error> 
     } else {
         check.disjoint(("out", out), &[("x", x)])
     }
+}
+
+/// Heads and the angles that turn some of their channels.
+fn check_rotated(check: &Check, x: &Tensor, angles: &Tensor) -> Result<(), Error> {
+    check.rank("x", x, 3)?;
+    check.rank("angles", angles, 3)?;
+    let (shape, pair_count) = (x.shape(), angles.shape()[1]);
+    check.f32("x", x, shape)?;
+    check.f32("angles", angles, &[shape[0], pair_count, 2])?;
+    check.require(2 * pair_count <= shape[2], || {
+        format!("{} rotary channels in heads of {}", 2 * pair_count, shape[2])
+    })?;
+    check.disjoint(("x", x), &[("angles", angles)])
 }
