@@ -60,7 +60,7 @@ pub use audit::{Problem, ProblemGroup, TensorReport};
 pub use checkpoint::{Checkpoint, Place, StoredMatrix, StoredTensor};
 pub use config::LOW_BIT_KEY;
 pub use config::{
-    Architecture, AttentionKind, DeepseekV4Config, Dspark, ExpertDtype, ModelConfig, Quantization, RopeScaling,
+    Architecture, AttentionKind, DeepseekV3Config, DeepseekV4Config, Dspark, ExpertDtype, IndexerConfig, ModelConfig, Quantization, RopeScaling,
     ScaleFormat,
 };
 pub use convert::Converted;

@@ -99,10 +99,16 @@ impl Loader<'_> {
 
     /// A matrix.
     pub fn matrix(&self, name: &str) -> Result<Matrix, Error> {
-        Ok(self.chip.load_matrix(self.matrix_source(name)?)?)
+        self.load_matrix(self.matrix_source(name)?)
     }
 
-    fn matrix_source(&self, name: &str) -> Result<MatrixSource, Error> {
+    /// A matrix that was made of stored ones.
+    pub fn load_matrix(&self, source: MatrixSource) -> Result<Matrix, Error> {
+        Ok(self.chip.load_matrix(source)?)
+    }
+
+    /// A matrix as it is stored.
+    pub fn matrix_source(&self, name: &str) -> Result<MatrixSource, Error> {
         let StoredMatrix {
             name,
             rows,

@@ -4,7 +4,7 @@ use cachalot_numerics::IntegerWidth;
 use serde_json::{Map, Value};
 
 use super::{
-    Architecture, DeepseekV4Config, Quantization,
+    Architecture, DeepseekV3Config, DeepseekV4Config, Quantization,
     fields::{DOWNLOAD_AGAIN, Fields, shorten},
 };
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ModelConfig {
+    /// DeepSeek-V3, R1, V3.1 and V3.2.
+    V3(DeepseekV3Config),
     /// DeepSeek-V4: Flash, Pro and their variants.
     V4(DeepseekV4Config),
 }
@@ -32,18 +34,23 @@ impl ModelConfig {
     /// [`Error::ConfigKeyMissing`] and [`Error::ConfigValue`] for everything that does not fit together.
     pub fn from_json(text: &str, origin: &Path) -> Result<Self, Error> {
         let map = object(text, origin)?;
-        DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4)
+        match model_type(&Fields::new(&map, origin))? {
+            "deepseek_v4" => DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4),
+            _ => DeepseekV3Config::from_map(&map, origin).map(ModelConfig::V3),
+        }
     }
 
     /// The configuration of V4; `None` for other families.
     pub fn as_v4(&self) -> Option<&DeepseekV4Config> {
         match self {
             ModelConfig::V4(config) => Some(config),
+            _ => None,
         }
     }
 
     pub(crate) fn set_low_bit(&mut self, width: IntegerWidth) {
         match self {
+            ModelConfig::V3(config) => config.low_bit = Some(width),
             ModelConfig::V4(config) => config.low_bit = Some(width),
         }
     }
@@ -54,6 +61,7 @@ impl Deref for ModelConfig {
 
     fn deref(&self) -> &Self::Target {
         match self {
+            ModelConfig::V3(config) => config,
             ModelConfig::V4(config) => config,
         }
     }
@@ -93,6 +101,12 @@ delegate! {
     fn fixed_bytes_per_sequence(format: KvFormat) -> u64;
 }
 
+impl From<DeepseekV3Config> for ModelConfig {
+    fn from(config: DeepseekV3Config) -> Self {
+        ModelConfig::V3(config)
+    }
+}
+
 impl From<DeepseekV4Config> for ModelConfig {
     fn from(config: DeepseekV4Config) -> Self {
         ModelConfig::V4(config)
@@ -118,9 +132,9 @@ pub(super) fn object(text: &str, origin: &Path) -> Result<Map<String, Value>, Er
 }
 
 /// Refuses configurations of other families than `wanted`.
-pub(super) fn require(fields: &Fields<'_>, wanted: &'static str) -> Result<(), Error> {
+pub(super) fn require<'a>(fields: &Fields<'a>, wanted: &[&str]) -> Result<&'a str, Error> {
     match model_type(fields)? {
-        found if found == wanted => Ok(()),
+        found if wanted.contains(&found) => Ok(found),
         found => Err(refused(fields, found, "of another family")),
     }
 }
@@ -129,13 +143,18 @@ pub(super) fn require(fields: &Fields<'_>, wanted: &'static str) -> Result<(), E
 fn model_type<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
     let model_type = fields.text("model_type")?.unwrap_or_default();
     match model_type {
-        "deepseek_v4" => Ok(model_type),
+        "deepseek_v3" | "deepseek_v32" | "deepseek_v4" => Ok(model_type),
         "" if fields.get("n_layers").is_some() => Err(Error::ConfigKeyMissing {
             origin: fields.origin.to_owned(),
             key: "model_type".into(),
             remedy: "this looks like inference/config.json, use the config.json beside the weights",
         }),
         "" => Err(fields.missing("model_type")),
+        "qwen2" | "llama" => Err(refused(
+            fields,
+            model_type,
+            "not supported: the R1-Distill models are Qwen and Llama with other layers than DeepSeek's own",
+        )),
         other if other.starts_with("deepseek") => Err(refused(fields, other, "not supported yet")),
         other => Err(refused(fields, other, "not supported")),
     }

@@ -14,6 +14,7 @@ pub(crate) const STAGES: usize = 64;
 pub(crate) const HEADS: usize = 1 << 14;
 pub(crate) const HEAD_DIM: usize = 1 << 14;
 pub(crate) const EXPERTS: usize = 1 << 14;
+pub(crate) const SHARED_EXPERTS: usize = 64;
 /// Entries that a token selects: a row of that many is written for each token of a step.
 pub(crate) const TOP_K: usize = 1 << 16;
 pub(crate) const WINDOW: usize = 1 << 16;

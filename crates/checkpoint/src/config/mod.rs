@@ -5,10 +5,12 @@ mod family;
 mod fields;
 pub(crate) mod limits;
 mod parts;
+pub(crate) mod v3;
 pub(crate) mod v4;
 
 pub use architecture::Architecture;
 pub use family::ModelConfig;
+pub use v3::{DeepseekV3Config, IndexerConfig};
 pub use v4::{AttentionKind, DeepseekV4Config, Dspark};
 
 /// Key of config.json by which a converted folder announces its low-bit format: `{"format": "int4", "group_size": 32}`.

@@ -133,3 +133,19 @@ pub(super) fn quantization(fields: &Fields<'_>) -> Result<Option<Quantization>, 
         scale_fmt,
     }))
 }
+
+/// Refuses settings whose slow channels would begin before its fast ones end.
+pub(super) fn check_ramp(scaling: Option<RopeScaling>, fields: &Fields<'_>) -> Result<(), Error> {
+    if let Some(scaling) = scaling
+        && scaling.beta_fast <= scaling.beta_slow
+    {
+        let expected = format!("above {} (beta_slow)", scaling.beta_slow);
+        return Err(fields.refuse(
+            "rope_scaling.beta_fast",
+            scaling.beta_fast.to_string(),
+            expected,
+            DOWNLOAD_AGAIN,
+        ));
+    }
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! Every tensor of a model, from its configuration alone.
 
 mod template;
+pub(crate) mod v3;
 pub(crate) mod v4;
 
 pub(crate) use template::List;
@@ -20,6 +21,8 @@ pub enum Part {
     Attention,
     /// Shared experts.
     SharedExperts,
+    /// Feed-forward of layers without experts (V3).
+    DenseFeedForward,
     /// Token embedding.
     Embedding,
     /// Output projection to the vocabulary.
@@ -40,10 +43,11 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order of the enum.
-    pub const ALL: [Part; 11] = [
+    pub const ALL: [Part; 12] = [
         Part::RoutedExperts,
         Part::Attention,
         Part::SharedExperts,
+        Part::DenseFeedForward,
         Part::Embedding,
         Part::Head,
         Part::Compressors,
@@ -61,7 +65,12 @@ impl Part {
     pub const fn is_dense(self) -> bool {
         matches!(
             self,
-            Part::Attention | Part::SharedExperts | Part::Head | Part::Compressors | Part::Indexers
+            Part::Attention
+                | Part::SharedExperts
+                | Part::DenseFeedForward
+                | Part::Head
+                | Part::Compressors
+                | Part::Indexers
         )
     }
 }

@@ -54,4 +54,16 @@ impl List {
         let shape = shape.to_vec();
         self.push(part, suffix, 1, SlotKind::Plain { shape, dtype });
     }
+
+    /// The three matrices of each routed expert.
+    pub(crate) fn routed_experts(&mut self, count: usize, width: usize, inner: usize) {
+        for (name, rows, columns) in [("w1", inner, width), ("w2", width, inner), ("w3", inner, width)] {
+            let kind = SlotKind::Matrix {
+                rows,
+                columns,
+                class: MatrixClass::Expert,
+            };
+            self.push(Part::RoutedExperts, &format!("ffn.experts.*.{name}"), count, kind);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use cachalot_numerics::Dtype;
 
-use super::{List, MatrixClass, Part, Place, SlotKind, Template};
+use super::{List, MatrixClass, Part, Place, Template};
 use crate::config::DeepseekV4Config;
 
 /// Templates of a place.
@@ -179,13 +179,6 @@ impl List {
             let shared = format!("ffn.shared_experts.{name}");
             self.matrix(Part::SharedExperts, &shared, rows, columns, MatrixClass::Dense);
         }
-        for (name, rows, columns) in [("w1", inner, width), ("w2", width, inner), ("w3", inner, width)] {
-            let kind = SlotKind::Matrix {
-                rows,
-                columns,
-                class: MatrixClass::Expert,
-            };
-            self.push(Part::RoutedExperts, &format!("ffn.experts.*.{name}"), count, kind);
-        }
+        self.routed_experts(count, width, inner);
     }
 }

@@ -137,7 +137,7 @@ impl DeepseekV4Config {
 
     pub(super) fn from_map(map: &Map<String, Value>, origin: &Path) -> Result<Self, Error> {
         let fields = Fields::new(map, origin);
-        family::require(&fields, "deepseek_v4")?;
+        family::require(&fields, &["deepseek_v4"])?;
         let config = read::config(&fields)?;
         rules::check(&config, &fields)?;
         Ok(config)

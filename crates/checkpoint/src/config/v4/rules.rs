@@ -4,8 +4,9 @@ use super::DeepseekV4Config;
 use crate::{
     Error,
     config::{
-        fields::{DOWNLOAD_AGAIN, Fields},
+        fields::Fields,
         limits::{broken, check_size},
+        parts::check_ramp,
     },
 };
 
@@ -47,16 +48,6 @@ pub(super) fn check(config: &DeepseekV4Config, fields: &Fields<'_>) -> Result<()
         );
         return Err(broken(fields, "compress_ratios", *ratio, expected));
     }
-    if let Some(scaling) = c.rope_scaling
-        && scaling.beta_fast <= scaling.beta_slow
-    {
-        let expected = format!("above {} (beta_slow)", scaling.beta_slow);
-        return Err(fields.refuse(
-            "rope_scaling.beta_fast",
-            scaling.beta_fast.to_string(),
-            expected,
-            DOWNLOAD_AGAIN,
-        ));
-    }
+    check_ramp(config.rope_scaling, fields)?;
     check_size(config, fields)
 }
