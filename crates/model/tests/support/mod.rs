@@ -9,8 +9,11 @@ use cachalot_chip_cpu::{CpuChip, CpuOptions, Kernels};
 use cachalot_model::{Chunk, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool};
 use safetensors::SafeTensors;
 
-/// All fixture checkpoints.
+/// The fixture checkpoints of V4.
 pub const FIXTURES: [&str; 3] = ["hf-f32", "official-fp8-fp4", "base-fp8-f32"];
+
+/// The fixture checkpoints of V3 and V3.2.
+pub const V3_FIXTURES: [&str; 4] = ["v3-f32", "v3-fp8", "v32-f32", "v32-fp8"];
 
 pub fn fixture_folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
