@@ -94,7 +94,7 @@ fn attention_case(
 }
 
 /// For every row some of its visible entries, ascending, then -1.
-fn random_selection(values: &mut Values, step: &Step, ratio: usize) -> (Vec<i32>, usize) {
+pub(super) fn random_selection(values: &mut Values, step: &Step, ratio: usize) -> (Vec<i32>, usize) {
     let count = 1 + values.below(20);
     let mut selected = Vec::new();
     for (_, position) in step.rows() {

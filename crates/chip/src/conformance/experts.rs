@@ -35,6 +35,13 @@ pub(super) fn route() -> Vec<Suite> {
         suite(12, parameters(), |(rows, experts, choices, normalise, _, seed)| {
             hash_case([rows, experts, choices.min(experts)], normalise, seed)
         }),
+        suite(
+            32,
+            parameters(),
+            |(rows, experts, choices, normalise, has_ties, seed)| {
+                grouped_case([rows, experts, choices], normalise, has_ties, seed)
+            },
+        ),
     ]
 }
 
@@ -63,7 +70,7 @@ fn biased_case([rows, experts, choices]: [usize; 3], normalise: bool, has_ties: 
         .into()
     });
     case.verify(move |_, outputs| {
-        check_weights(shape, &logits, normalise, outputs)?;
+        check_weights(shape, &logits, score, normalise, outputs)?;
         let chosen = integers(&outputs["experts"]);
         for (row, chosen) in chosen.chunks_exact(choices).enumerate() {
             let logits = &logits[row * experts..][..experts];
@@ -77,6 +84,97 @@ fn biased_case([rows, experts, choices]: [usize; 3], normalise: bool, has_ties: 
         }
         Ok(())
     })
+}
+
+/// Groups of V3: sigmoids, the two largest of a group, the best groups, the best of those.
+fn grouped_case([rows, experts, choices]: [usize; 3], normalise: bool, has_ties: bool, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let group_count = 1 + values.below(8);
+    let kept_group_count = 1 + values.below(group_count);
+    let group_size = (experts / group_count).max(2);
+    let experts = group_count * group_size;
+    let choices = choices.min(group_size * kept_group_count);
+    let mut logits = values.floats(rows * experts, 2.0);
+    let mut bias = values.floats(experts, 0.1);
+    if has_ties {
+        logits.iter_mut().for_each(|logit| *logit = logit.round());
+        bias.fill(0.0);
+    }
+    let shape = [rows, experts, choices];
+    let mut arguments = route_arguments(shape, &logits);
+    arguments.push(Argument::f32("bias", &[experts], &bias).weight());
+    let label = format!("{kept_group_count} of {group_count} groups, {}", label(normalise));
+    let case = Case::new(label, arguments, move |loaded| {
+        Route {
+            logits: loaded.tensor("logits"),
+            choice: RouteChoice::Grouped {
+                bias: loaded.tensor("bias"),
+                group_count,
+                kept_group_count,
+            },
+            normalise,
+            scale: 1.5,
+            experts: loaded.tensor("experts"),
+            weights: loaded.tensor("weights"),
+        }
+        .into()
+    });
+    case.verify(move |_, outputs| {
+        check_weights(shape, &logits, sigmoid, normalise, outputs)?;
+        for (row, chosen) in integers(&outputs["experts"]).chunks_exact(choices).enumerate() {
+            let logits = &logits[row * experts..][..experts];
+            let keys: Vec<f64> = logits
+                .iter()
+                .zip(&bias)
+                .map(|(x, bias)| sigmoid(*x) + f64::from(*bias))
+                .collect();
+            check_groups(chosen, &keys, group_size, kept_group_count)
+                .map_err(|message| format!("'experts' row {row}: {message}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Checks that the experts come from groups that may be the best ones, and that they are the best of those groups.
+fn check_groups(chosen: &[i32], keys: &[f64], group_size: usize, kept_group_count: usize) -> Result<(), String> {
+    const TOLERANCE: f64 = 1e-6;
+    let sums: Vec<f64> = keys
+        .chunks_exact(group_size)
+        .map(|group| {
+            let mut sorted = group.to_vec();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            sorted[0] + sorted[1]
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..sums.len()).collect();
+    // Stable: of equal groups the lower one comes first.
+    order.sort_by(|a, b| sums[*b].total_cmp(&sums[*a]));
+    let border = sums[order[kept_group_count - 1]];
+    let is_unsure = order
+        .get(kept_group_count)
+        .is_some_and(|next| sums[*next] != border && sums[*next] > border - TOLERANCE);
+    if is_unsure {
+        let bad = chosen
+            .iter()
+            .find(|expert| sums[**expert as usize / group_size] < border - TOLERANCE);
+        return bad.map_or(Ok(()), |expert| {
+            Err(format!("{expert} is of a group that is not among the best"))
+        });
+    }
+    let kept = &order[..kept_group_count];
+    let masked: Vec<f64> = keys
+        .iter()
+        .enumerate()
+        .map(|(expert, key)| match kept.contains(&(expert / group_size)) {
+            true => *key,
+            false => f64::NEG_INFINITY,
+        })
+        .collect();
+    check_choice(chosen, &masked, TOLERANCE, |a, b| masked[a] == masked[b])
+}
+
+fn sigmoid(logit: f32) -> f64 {
+    1.0 / (1.0 + (-f64::from(logit)).exp())
 }
 
 fn hash_case([rows, experts, choices]: [usize; 3], normalise: bool, seed: u64) -> Case {
@@ -116,7 +214,7 @@ fn hash_case([rows, experts, choices]: [usize; 3], normalise: bool, seed: u64) -
     });
     let case = case.refuses("tokens", 0, vocabulary as i64).refuses("tokens", 0, -1);
     case.verify(move |_, outputs| {
-        check_weights(shape, &logits, normalise, outputs)?;
+        check_weights(shape, &logits, score, normalise, outputs)?;
         for (row, chosen) in integers(&outputs["experts"]).chunks_exact(choices).enumerate() {
             let mut expected = table[tokens[row] as usize * choices..][..choices].to_vec();
             expected.sort_unstable();
@@ -153,6 +251,7 @@ fn score(logit: f32) -> f64 {
 fn check_weights(
     [_, experts, choices]: [usize; 3],
     logits: &[f32],
+    score: fn(f32) -> f64,
     normalise: bool,
     outputs: &Outputs,
 ) -> Result<(), String> {

@@ -58,7 +58,7 @@ fn linear_case(row_count: usize, matrix: MatrixSource, x: &[f32], rounding: Line
 }
 
 /// For every row of `x` the typical size of its products: `|x| |w| / sqrt(columns)` with the longest weight row.
-fn product_magnitudes(matrix: &MatrixSource, x: &[f32], row_count: usize) -> Vec<f32> {
+pub(super) fn product_magnitudes(matrix: &MatrixSource, x: &[f32], row_count: usize) -> Vec<f32> {
     let length = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
     let weights = decode_matrix(
         matrix.format,

@@ -18,6 +18,7 @@ mod experts;
 mod faults;
 mod hyper;
 mod index;
+mod latent;
 mod linear;
 mod ragged;
 mod rope;
@@ -48,9 +49,11 @@ macro_rules! conformance_tests {
         $crate::conformance_tests! {
             @list $candidate, $reference,
             embed Embed, hyper_mix HyperMix, hyper_post HyperPost, hyper_head HyperHead, rms_norm RmsNorm,
-            linear Linear, grouped_linear GroupedLinear, rope_angles RopeAngles, rope Rope, pack_rows PackRows,
+            linear Linear, grouped_linear GroupedLinear, rope_angles RopeAngles, rope Rope,
+            rope_halves RopeHalves, pack_rows PackRows,
             write_tail WriteTail, compress Compress, index_query IndexQuery, select_entries SelectEntries,
-            attention Attention, route Route, experts Experts, swiglu SwiGlu, add Add, gather_rows GatherRows,
+            attention Attention, store_keys StoreKeys, latent_query LatentQuery,
+            latent_attention LatentAttention, route Route, experts Experts, swiglu SwiGlu, add Add, gather_rows GatherRows,
             copy_tensor CopyTensor,
         }
     };
@@ -126,12 +129,16 @@ fn suites(kind: OperationKind) -> Vec<Suite> {
         OperationKind::GroupedLinear => linear::grouped_linear(),
         OperationKind::RopeAngles => rope::angles(),
         OperationKind::Rope => rope::rope(),
+        OperationKind::RopeHalves => rope::halves(),
         OperationKind::PackRows => tails::pack_rows(),
         OperationKind::WriteTail => tails::write_tail(),
         OperationKind::Compress => tails::compress(),
         OperationKind::IndexQuery => index::query(),
         OperationKind::SelectEntries => index::select_entries(),
         OperationKind::Attention => attention::attention(),
+        OperationKind::StoreKeys => latent::store_keys(),
+        OperationKind::LatentQuery => latent::query(),
+        OperationKind::LatentAttention => latent::attention(),
         OperationKind::Route => experts::route(),
         OperationKind::Experts => experts::experts(),
         OperationKind::SwiGlu => experts::swiglu(),

@@ -7,10 +7,11 @@ use super::{
     Suite,
     case::{Argument, Case},
     compare::{Expect, floats},
+    latent::random_angles,
     row_counts, seeds, suite,
     values::Values,
 };
-use crate::{Rope, RopeAngles, RopeDirection};
+use crate::{Mode, Rope, RopeAngles, RopeDirection, RopeHalves};
 
 pub(super) fn angles() -> Vec<Suite> {
     vec![suite(
@@ -97,4 +98,52 @@ pub(super) fn rope() -> Vec<Suite> {
             })
         },
     )]
+}
+
+pub(super) fn halves() -> Vec<Suite> {
+    let parameters = (row_counts(), 1usize..=6, 1usize..=40, 0usize..=70, seeds());
+    vec![suite(32, parameters, |(row_count, heads, pair_count, plain, seed)| {
+        let mut values = Values::new(seed);
+        let width = plain + 2 * pair_count;
+        let shape = [row_count, heads, width];
+        let x = values.floats(shape.iter().product(), 1.0);
+        let angles = random_angles(&mut values, row_count * pair_count);
+        let arguments = vec![
+            Argument::f32("x", &shape, &x)
+                .by_row()
+                .last_free()
+                .in_place(Expect::FLOATS),
+            Argument::f32("angles", &[row_count, pair_count, 2], &angles).by_row(),
+        ];
+        let case = Case::new("", arguments, move |loaded| {
+            RopeHalves {
+                x: loaded.tensor("x"),
+                angles: loaded.tensor("angles"),
+            }
+            .into()
+        });
+        case.verify(move |mode, outputs| {
+            let found = floats(&outputs["x"]);
+            let tolerance = if mode == Mode::Official { 0.008 } else { 1e-6 };
+            for (head, (found, x)) in found.chunks_exact(width).zip(x.chunks_exact(width)).enumerate() {
+                if found[2 * pair_count..] != x[2 * pair_count..] {
+                    return Err(format!("channels of head {head} that are not rotary changed"));
+                }
+                for pair in 0..pair_count {
+                    let angle = 2 * (head / heads * pair_count + pair);
+                    let (cos, sin) = (angles[angle], angles[angle + 1]);
+                    let (a, b) = (x[pair], x[pair + pair_count]);
+                    let expected = [a * cos - b * sin, a * sin + b * cos];
+                    let size = a.abs() + b.abs();
+                    for (found, expected) in [found[pair], found[pair + pair_count]].into_iter().zip(expected) {
+                        let is_close = (found - expected).abs() <= tolerance * size;
+                        if !is_close {
+                            return Err(format!("head {head}, pair {pair}: {found:e}, expected {expected:e}"));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    })]
 }

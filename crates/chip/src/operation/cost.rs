@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, ops::AddAssign};
 
 use super::{
-    Attention, Compress, Experts, KeyForm, LatentAttention, LatentQuery, Operation, RouteChoice, SelectEntries, StoreKeys,
+    Attention, Compress, Experts, KeyForm, LatentAttention, LatentQuery, Operation, RouteChoice, SelectEntries,
+    StoreKeys,
 };
 use crate::{Chip, ChipTransfer, Error, Matrix, Rows, Tensor};
 
@@ -108,7 +109,9 @@ impl Operation<'_> {
             Operation::Route(o) => {
                 let mut cost = rows(&[o.logits, o.experts, o.weights], 0);
                 match o.choice {
-                    RouteChoice::Biased { bias } | RouteChoice::Grouped { bias, .. } => cost.weight_bytes += bytes(&[bias]),
+                    RouteChoice::Biased { bias } | RouteChoice::Grouped { bias, .. } => {
+                        cost.weight_bytes += bytes(&[bias])
+                    }
                     RouteChoice::Hash { tokens, .. } => cost.row_bytes += bytes(&[tokens]) + 8 * count(o.experts),
                 }
                 cost

@@ -107,7 +107,11 @@ impl LatentQuery<'_> {
         check.rank("angles", self.angles, 3)?;
         let [row_count, head_count] = [self.query.shape()[0], self.query.shape()[1]];
         let rotary = 2 * self.angles.shape()[1];
-        check.f32("query", self.query, &[row_count, head_count, self.absorb.columns() + rotary])?;
+        check.f32(
+            "query",
+            self.query,
+            &[row_count, head_count, self.absorb.columns() + rotary],
+        )?;
         check.require(head_count > 0 && self.absorb.rows().is_multiple_of(head_count), || {
             format!("{} rows do not divide into {head_count} heads", self.absorb.rows())
         })?;

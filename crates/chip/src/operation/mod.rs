@@ -24,7 +24,9 @@ pub use experts::{ExpertMatrices, Experts, Route, RouteChoice, SwiGlu};
 pub use hyper::{HyperHead, HyperMix, HyperPost};
 pub use latent::{KeyForm, LatentAttention, LatentQuery, StoreKeys};
 pub use linear::{GroupedLinear, Linear, LinearRounding};
-pub use rows::{Add, CopyTensor, Embed, GatherRows, PackRows, RmsNorm, Rope, RopeAngles, RopeDirection, RopeHalves, WriteTail};
+pub use rows::{
+    Add, CopyTensor, Embed, GatherRows, PackRows, RmsNorm, Rope, RopeAngles, RopeDirection, RopeHalves, WriteTail,
+};
 
 use std::fmt;
 
