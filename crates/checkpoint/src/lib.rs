@@ -60,8 +60,8 @@ pub use audit::{Problem, ProblemGroup, TensorReport};
 pub use checkpoint::{Checkpoint, Place, StoredMatrix, StoredTensor};
 pub use config::LOW_BIT_KEY;
 pub use config::{
-    Architecture, AttentionKind, DeepseekV3Config, DeepseekV4Config, Dspark, ExpertDtype, IndexerConfig, ModelConfig, Quantization, RopeScaling,
-    ScaleFormat,
+    Architecture, AttentionKind, DeepseekV3Config, DeepseekV4Config, Dspark, ExpertDtype, IndexerConfig, ModelConfig,
+    Quantization, RopeScaling, ScaleFormat,
 };
 pub use convert::Converted;
 pub use disk::available_bytes;

@@ -4,7 +4,9 @@ mod support;
 
 use std::path::Path;
 
-use cachalot_checkpoint::{AttentionKind, DeepseekV4Config, Error, ExpertDtype, RopeScaling, ScaleFormat, published};
+use cachalot_checkpoint::{
+    AttentionKind, DeepseekV4Config, Error, ExpertDtype, ModelConfig, RopeScaling, ScaleFormat, published,
+};
 use serde_json::{Value, json};
 use support::{config_with, dspark_config};
 
@@ -225,16 +227,19 @@ fn dspark_keys_come_together() {
 #[test]
 fn other_models_are_named() {
     for (model_type, verdict) in [
-        ("deepseek_v3", "not supported yet"),
-        ("deepseek_v32", "not supported yet"),
-        ("deepseek_v41", "not supported yet"),
-        ("qwen2", "not supported;"),
+        ("deepseek_v2", "not supported yet"),
+        ("qwen2", "not supported: the R1-Distill models"),
+        ("llama", "not supported: the R1-Distill models"),
+        ("gpt2", "not supported;"),
     ] {
-        let error = read(&config_with(json!({ "model_type": model_type }))).expect_err(model_type);
+        let text = config_with(json!({ "model_type": model_type }));
+        let error = ModelConfig::from_json(&text, Path::new("model/config.json")).expect_err(model_type);
         let message = error.to_string();
         assert!(message.contains(&format!("{model_type:?} is {verdict}")), "{message}");
         assert!(message.contains("deepseek_v4\""), "{message}");
     }
+    let error = read(&config_with(json!({ "model_type": "deepseek_v3" }))).expect_err("a V3 model");
+    assert!(error.to_string().contains("of another family"), "{error}");
     let reference = r#"{"dim": 4096, "n_layers": 43}"#;
     assert!(
         read(reference)

@@ -79,7 +79,13 @@ thread_local! {
 }
 
 /// All heads of a row.
-pub(super) fn attend_heads(context: &Context<'_>, heads: &Heads<'_>, keys: &RowKeys<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+pub(super) fn attend_heads(
+    context: &Context<'_>,
+    heads: &Heads<'_>,
+    keys: &RowKeys<'_>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
     let kernels = context.chosen();
     #[cfg(target_arch = "x86_64")]
     if let Some(amx) = kernels.amx()

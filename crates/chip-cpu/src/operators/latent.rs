@@ -44,9 +44,11 @@ pub(super) fn store_keys(context: &Context<'_>, operation: &StoreKeys<'_>) -> Re
     }
     let packing = Packing::of(entries);
     let mut packed = vec![0u8; byte_offsets.len() * packing.row_byte_count()];
-    context
-        .pool
-        .for_each_chunk(&mut packed, packing.row_byte_count(), 16 * entries.width, |row, packed| {
+    context.pool.for_each_chunk(
+        &mut packed,
+        packing.row_byte_count(),
+        16 * entries.width,
+        |row, packed| {
             let mut key = x[row * entries.width..][..entries.width].to_vec();
             let angles = &angles[row * angle_count..][..angle_count];
             let rotary = match &bias {
@@ -66,7 +68,8 @@ pub(super) fn store_keys(context: &Context<'_>, operation: &StoreKeys<'_>) -> Re
             };
             context.round(rotary);
             packing.pack(&key, packed);
-        });
+        },
+    );
     for (byte_offset, packed) in byte_offsets
         .into_iter()
         .zip(packed.chunks_exact(packing.row_byte_count()))

@@ -58,7 +58,12 @@ fn split_blocks(source: &MatrixSource, rows: HeadRows, block: [usize; 2], scale:
         key_rows: rows.key_rows / block[0],
         value_rows: rows.value_rows / block[0],
     };
-    let scales = Cut::new(&source.scales, blocks, source.columns / block[1], scale.dtype().byte_count());
+    let scales = Cut::new(
+        &source.scales,
+        blocks,
+        source.columns / block[1],
+        scale.dtype().byte_count(),
+    );
     let transposed = MatrixFormat::Fp8Block {
         rows: block[1],
         columns: block[0],
@@ -147,7 +152,13 @@ mod tests {
         };
         let columns = 8;
         // The second straddles heads, the third has a short last block.
-        for format in [block(2, 4), block(4, 4), block(2, 3), MatrixFormat::Bf16, MatrixFormat::F32] {
+        for format in [
+            block(2, 4),
+            block(4, 4),
+            block(2, 3),
+            MatrixFormat::Bf16,
+            MatrixFormat::F32,
+        ] {
             let scale_count = format.scale_shape(18, columns).map_or(0, |(_, [a, b])| a * b);
             let scales: Vec<f32> = (0..scale_count).map(|index| 0.5 + index as f32).collect();
             let byte_count = format.byte_count(18, columns) - 4 * scale_count;

@@ -29,12 +29,7 @@ impl Pass<'_> {
                 shared,
             } => (gate, bias, routed, shared),
         };
-        step.linear(
-            &workspace.input,
-            gate,
-            LinearRounding::F32,
-            &workspace.router_logits,
-        )?;
+        step.linear(&workspace.input, gate, LinearRounding::F32, &workspace.router_logits)?;
         step.enqueue(Route {
             logits: &workspace.router_logits,
             choice: RouteChoice::Grouped {

@@ -98,7 +98,9 @@ impl Memory {
             tail: config.qk_rope_head_dim,
         };
         let layers = (0..config.num_hidden_layers).map(|_| {
-            let index_keys = config.indexer.map(|indexer| state.pool(1, layout(indexer.index_head_dim)));
+            let index_keys = config
+                .indexer
+                .map(|indexer| state.pool(1, layout(indexer.index_head_dim)));
             Ok(LayerState {
                 entries: state.pool(1, layout(config.entry_width()))?,
                 index_keys: index_keys.transpose()?,

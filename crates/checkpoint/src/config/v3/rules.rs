@@ -18,7 +18,10 @@ pub(super) fn check(config: &DeepseekV3Config, fields: &Fields<'_>) -> Result<()
     }
     let group_size = c.n_routed_experts / c.n_group;
     if !c.n_routed_experts.is_multiple_of(c.n_group) || (c.n_group > 1 && group_size < 2) {
-        let expected = format!("groups of at least 2 of {} experts (n_routed_experts)", c.n_routed_experts);
+        let expected = format!(
+            "groups of at least 2 of {} experts (n_routed_experts)",
+            c.n_routed_experts
+        );
         return Err(broken(fields, "n_group", c.n_group, expected));
     }
     if c.topk_group > c.n_group {
@@ -27,7 +30,10 @@ pub(super) fn check(config: &DeepseekV3Config, fields: &Fields<'_>) -> Result<()
     }
     let candidates = group_size * c.topk_group;
     if c.num_experts_per_tok > candidates {
-        let expected = format!("at most {candidates}, the experts of {} groups (topk_group)", c.topk_group);
+        let expected = format!(
+            "at most {candidates}, the experts of {} groups (topk_group)",
+            c.topk_group
+        );
         return Err(broken(fields, "num_experts_per_tok", c.num_experts_per_tok, expected));
     }
     if let Some(indexer) = c.indexer {

@@ -276,6 +276,7 @@ fn part_name(part: Part) -> &'static str {
         Part::RoutedExperts => "routed experts",
         Part::Attention => "attention",
         Part::SharedExperts => "shared experts",
+        Part::DenseFeedForward => "dense feed-forward",
         Part::Embedding => "embedding",
         Part::Head => "head",
         Part::Compressors => "compressors",
