@@ -1,10 +1,10 @@
-//! The configurations of the published V4 releases, built in.
+//! The configurations of the published releases, built in.
 //!
 //! Sizes and costs of a release can be told without its files. Keys that no part of the engine reads are
 //! left out, so the texts are not byte for byte those of the repositories.
 
 /// Repository, configuration.
-const RELEASES: [(&str, &str); 8] = [
+const RELEASES: [(&str, &str); 16] = [
     ("deepseek-ai/DeepSeek-V4-Flash", include_str!("published/flash.json")),
     (
         "deepseek-ai/DeepSeek-V4-Flash-DSpark",
@@ -32,6 +32,14 @@ const RELEASES: [(&str, &str); 8] = [
         "deepseek-ai/DeepSeek-V4-Pro-Base",
         include_str!("published/pro_base.json"),
     ),
+    ("deepseek-ai/DeepSeek-V3", include_str!("published/v3.json")),
+    ("deepseek-ai/DeepSeek-V3-0324", include_str!("published/v3.json")),
+    ("deepseek-ai/DeepSeek-R1", include_str!("published/v3.json")),
+    ("deepseek-ai/DeepSeek-R1-0528", include_str!("published/v3.json")),
+    ("deepseek-ai/DeepSeek-V3.1", include_str!("published/v31.json")),
+    ("deepseek-ai/DeepSeek-V3.1-Terminus", include_str!("published/v31.json")),
+    ("deepseek-ai/DeepSeek-V3.2-Exp", include_str!("published/v32.json")),
+    ("deepseek-ai/DeepSeek-V3.2", include_str!("published/v32.json")),
 ];
 
 /// The config.json of a release, by repository name with or without its owner, in any case.

@@ -16,8 +16,19 @@ fn read(text: &str) -> Result<DeepseekV4Config, Error> {
 
 #[test]
 fn every_published_configuration_reads() {
-    assert_eq!(published::names().count(), 8);
-    for name in published::names() {
+    assert_eq!(published::names().count(), 16);
+    let is_v4 = |name: &&str| name.contains("V4");
+    for name in published::names().filter(|name| !is_v4(name)) {
+        let text = published::config(name).expect("built in");
+        let config = ModelConfig::from_json(text, Path::new("config.json")).expect("valid");
+        let ModelConfig::V3(config) = config else {
+            panic!("{name} is of the V3 family");
+        };
+        assert_eq!(config.indexer.is_some(), name.contains("V3.2"));
+        let announced = config.quantization.expect("FP8").scale_fmt;
+        assert_eq!(announced.is_some(), name.contains("V3.1") || name.contains("V3.2"));
+    }
+    for name in published::names().filter(is_v4) {
         let config = read(published::config(name).expect("built in")).expect("valid");
         let pro = name.contains("Pro");
         let dspark = ["DSpark", "0731", "0813"].iter().any(|word| name.ends_with(word));

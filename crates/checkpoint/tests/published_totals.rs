@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use cachalot_checkpoint::{
-    DeepseekV4Config,
+    ModelConfig,
     accounting::{self, KvFormat, Size},
     inventory::{self, Part, Place},
     published,
 };
 
-fn config(name: &str) -> DeepseekV4Config {
+fn config(name: &str) -> ModelConfig {
     let text = published::config(name).expect("built in");
-    DeepseekV4Config::from_json(text, Path::new(name)).expect("a valid configuration")
+    ModelConfig::from_json(text, Path::new(name)).expect("a valid configuration")
 }
 
 #[test]
@@ -35,6 +35,62 @@ fn tensor_counts_and_bytes_are_the_published_ones() {
         });
         assert_eq!(listed, (tensors, bytes), "{name}, listed");
     }
+}
+
+/// V3's repository holds 688,586,727,753 bytes of weight files, headers included; README_WEIGHTS tells the parameters:
+/// 671 B, 36.6 B active, and 11.5 B of the MTP layer without its copies of embedding and head.
+#[test]
+fn v3_is_as_large_as_published() {
+    const FILE_BYTES: u64 = 688_586_727_753;
+    for name in ["V3", "V3-0324", "R1", "R1-0528", "V3.1"] {
+        let config = config(&name_of(name));
+        let total = accounting::total(&config);
+        assert_eq!((total.tensors, total.bytes), (91_991, 688_574_839_360), "{name}");
+        let listed = inventory::tensors(&config).fold((0, 0), |(count, bytes), tensor| {
+            (count + 1, bytes + tensor.byte_count())
+        });
+        assert_eq!(listed, (total.tensors, total.bytes), "{name}, listed");
+        // A header tells name, type, shape and offsets of a tensor in a line of JSON.
+        let header_bytes_per_tensor = (FILE_BYTES - total.bytes) as f64 / total.tensors as f64;
+        assert!(
+            (120.0..140.0).contains(&header_bytes_per_tensor),
+            "{header_bytes_per_tensor}"
+        );
+        let stage = accounting::part(&config, Part::Stages).parameters;
+        let copies = 2 * accounting::part(&config, Part::Head).parameters;
+        let billions = |count: u64| (count as f64 / 1e8).round() / 10.0;
+        let active = accounting::active_total(&config).parameters;
+        assert_eq!(billions(total.parameters - stage), 671.0, "{name}");
+        assert_eq!(billions(active), 36.6, "{name}");
+        // The text leaves the projection out that joins the MTP layer's inputs.
+        assert_eq!(billions(stage - copies - 7168 * 14_336), 11.5, "{name}");
+    }
+    // V3.2 adds an indexer to every layer, the MTP layer too: two FP8 matrices with scales, a BF16 one, a norm with bias.
+    let indexer = (8192 * 1536 + 64 * 12 * 4) + (128 * 7168 + 56 * 4) + 2 * 64 * 7168 + 2 * 4 * 128;
+    for name in ["V3.2-Exp", "V3.2"] {
+        let total = accounting::total(&config(&name_of(name)));
+        let expected = (91_991 + 62 * 7, 688_574_839_360 + 62 * indexer);
+        assert_eq!((total.tensors, total.bytes), expected, "{name}");
+    }
+}
+
+/// The notes on V3, section 7.
+#[test]
+fn v3_keeps_what_the_notes_say_of_each_token() {
+    for (name, packed, bf16) in [("V3", 70_272.0, 70_272.0), ("V3.2", 48_068.0, 85_888.0)] {
+        let config = config(&name_of(name));
+        assert_eq!(accounting::kv_bytes_per_token(&config, KvFormat::Packed), packed);
+        assert_eq!(accounting::kv_bytes_per_token(&config, KvFormat::Bf16), bf16);
+        assert_eq!(accounting::fixed_bytes_per_sequence(&config, KvFormat::Bf16), 0);
+        let ModelConfig::V3(config) = config else {
+            panic!("{name} is of the V3 family");
+        };
+        assert!((config.attention_scale() / 0.135_233_8 - 1.0).abs() < 1e-6);
+    }
+}
+
+fn name_of(release: &str) -> String {
+    format!("deepseek-ai/DeepSeek-{release}")
 }
 
 #[test]

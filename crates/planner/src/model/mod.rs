@@ -1,5 +1,6 @@
 //! Models as the planner sees them: weight matrices, attention layers, experts.
 
+mod from_inventory;
 mod registry;
 mod v3;
 mod v4;
@@ -14,6 +15,7 @@ use crate::Error;
 /// A model from its configuration alone.
 pub fn from_config(name: &str, config: &ModelConfig) -> Result<Model, Error> {
     match config {
+        ModelConfig::V3(config) => Ok(v3::model(name, config)),
         ModelConfig::V4(config) => Ok(v4::model(name, config)),
         other => Err(Error::Family { family: other.family() }),
     }

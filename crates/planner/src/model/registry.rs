@@ -4,24 +4,14 @@ use std::path::Path;
 
 use cachalot_checkpoint::{ModelConfig, published};
 
-use super::{Model, v3, v41};
+use super::{Model, v41};
 use crate::{Error, units};
 
 /// Releases that have no configuration type here, and which family they are of.
-const OTHERS: [(&str, Family); 7] = [
-    ("deepseek-ai/DeepSeek-V3", Family::V3),
-    ("deepseek-ai/DeepSeek-V3-0324", Family::V3),
-    ("deepseek-ai/DeepSeek-V3.1", Family::V3),
-    ("deepseek-ai/DeepSeek-R1", Family::V3),
-    ("deepseek-ai/DeepSeek-R1-0528", Family::V3),
-    ("deepseek-ai/DeepSeek-V3.2", Family::V32),
-    ("deepseek-ai/DeepSeek-V4.1-Flash", Family::V41),
-];
+const OTHERS: [(&str, Family); 1] = [("deepseek-ai/DeepSeek-V4.1-Flash", Family::V41)];
 
 #[derive(Clone, Copy)]
 enum Family {
-    V3,
-    V32,
     V41,
 }
 
@@ -30,7 +20,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     published::names().chain(OTHERS.iter().map(|(name, _)| *name))
 }
 
-/// A model by the name of its repository, with or without the owner, or by a folder with a config.json of V4.
+/// A model by the name of its repository, with or without the owner, or by a folder with a config.json.
 ///
 /// # Errors
 /// [`Error::ModelUnknown`] with the nearest names, [`Error::Read`] and [`Error::Checkpoint`] for folders.
@@ -44,8 +34,6 @@ pub fn find(name: &str) -> Result<Model, Error> {
         owner_fits && bare(known) == bare(name)
     }) {
         return Ok(match family {
-            Family::V3 => v3::model(name, false),
-            Family::V32 => v3::model(name, true),
             Family::V41 => v41::model(name),
         });
     }

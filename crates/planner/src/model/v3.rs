@@ -1,168 +1,83 @@
-//! V3, R1, V3.1 and V3.2 from the values that the releases share.
+//! V3, R1, V3.1 and V3.2 from their configuration.
 
-use super::{AttentionGroup, Drafter, Experts, Model, Part, Stored, Weight};
+use cachalot_checkpoint::DeepseekV3Config;
 
-const HIDDEN: u64 = 7168;
-const LAYERS: u64 = 61;
-const DENSE_LAYERS: u64 = 3;
-const HEADS: u64 = 128;
-const VOCABULARY: u64 = 129_280;
-const EXPERTS: u64 = 256;
-const EXPERT_WIDTH: u64 = 2048;
+use super::{AttentionGroup, Drafter, Experts, Model, Weight, from_inventory};
 
-const FP8: Stored = Stored::Fp8 {
-    block_rows: 128,
-    block_columns: 128,
-    scale_bytes: 4,
-};
-
-/// A model of the V3 family. `indexer` makes it V3.2.
-pub fn model(name: &str, indexer: bool) -> Model {
-    let mut weights = global();
-    for (layer_count, prefix) in [(LAYERS, Owner::Main), (1, Owner::Stage)] {
-        weights.extend(attention_weights(layer_count, prefix, indexer));
-        let moe_layers = layer_count - if prefix == Owner::Main { DENSE_LAYERS } else { 0 };
-        weights.extend(expert_weights(moe_layers, prefix));
-    }
-    weights.extend(feed_forward(Part::DenseFeedForward, "mlp", 18_432, DENSE_LAYERS));
-    // The MTP layer has its own copies of embedding and head.
-    for (name, rows, columns, stored) in [
-        ("eh_proj", HIDDEN, 2 * HIDDEN, Stored::Bf16),
-        ("embed_tokens", VOCABULARY, HIDDEN, Stored::Bf16),
-        ("shared_head.head", VOCABULARY, HIDDEN, Stored::Bf16),
-        ("enorm, hnorm, shared_head.norm", 3, HIDDEN, Stored::Bf16),
-    ] {
-        weights.push(weight(Part::Stages, name, rows, columns, 1, stored));
-    }
+/// A model of the V3 family from its configuration alone.
+pub fn model(name: &str, config: &DeepseekV3Config) -> Model {
+    let c = config;
+    let stages = c.num_nextn_predict_layers as u64;
     Model {
         name: name.to_owned(),
-        origin: "values shared by the releases; byte total published as about 689 GB",
-        hidden: HIDDEN,
+        origin: "inventory of its configuration",
+        hidden: c.hidden_size as u64,
         streams: 1,
-        layers: LAYERS,
-        context_max: 163_840,
-        vocabulary: VOCABULARY,
-        weights,
-        attention: vec![attention(indexer)],
+        layers: c.num_hidden_layers as u64,
+        context_max: c.max_position_embeddings as u64,
+        vocabulary: c.vocab_size as u64,
+        weights: weights(c),
+        attention: vec![attention(c)],
         experts: Experts {
-            layers: LAYERS - DENSE_LAYERS,
-            count: EXPERTS,
-            active: 8,
-            node_limit: Some(4),
+            layers: (c.num_hidden_layers - c.first_k_dense_replace) as u64,
+            count: c.n_routed_experts as u64,
+            active: c.num_experts_per_tok as u64,
+            node_limit: (c.n_group > 1).then_some(c.topk_group as u64),
         },
-        drafter: Some(Drafter {
-            layers: 1,
+        drafter: (stages > 0).then_some(Drafter {
+            layers: stages,
             block: None,
-            experts: (EXPERTS, 8),
+            experts: (c.n_routed_experts as u64, c.num_experts_per_tok as u64),
         }),
     }
 }
 
-fn attention(indexer: bool) -> AttentionGroup {
-    AttentionGroup {
-        kind: if indexer {
-            "latent, selected (DSA)"
-        } else {
-            "latent (MLA)"
-        },
-        layers: LAYERS,
-        owners: LAYERS,
-        index_layers: if indexer { LAYERS } else { 0 },
-        index_candidates_max: None,
-        heads: HEADS,
-        width: 576 + 512,
-        prefill_width: if indexer { 576 + 512 } else { 192 + 128 },
-        window: 0,
-        ratio: Some(1),
-        select: indexer.then_some(2048),
-        window_bytes: [0, 0],
-        entry_bytes: if indexer { [656, 1152] } else { [1152, 1152] },
-        key_bytes: if indexer { [132, 256] } else { [0, 0] },
-        index: indexer.then_some((64, 128)),
-        open_bytes: 0,
-        launches: if indexer { 19 } else { 14 },
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    Main,
-    Stage,
-}
-
-impl Owner {
-    fn part(self, part: Part) -> Part {
-        match (self, part) {
-            (Owner::Main, part) => part,
-            (Owner::Stage, Part::RoutedExperts) => Part::StageExperts,
-            (Owner::Stage, _) => Part::Stages,
+/// Named apart from V4's: the published 8-bit recipes leave some of V4's projections in BF16 by name, none of V3's.
+fn weights(config: &DeepseekV3Config) -> Vec<Weight> {
+    let mut weights = from_inventory::weights(config, |layer| usize::from(config.is_dense_layer(layer)));
+    for weight in &mut weights {
+        if let Some(leaf) = weight.name.strip_prefix("attn.") {
+            weight.name = format!("mla.{leaf}");
         }
     }
-}
-
-fn global() -> Vec<Weight> {
-    vec![
-        weight(Part::Embedding, "embed_tokens", VOCABULARY, HIDDEN, 1, Stored::Bf16),
-        weight(Part::Head, "lm_head", VOCABULARY, HIDDEN, 1, Stored::Bf16),
-        weight(Part::Norms, "norm", 1, HIDDEN, 1, Stored::Bf16),
-    ]
-}
-
-fn attention_weights(layers: u64, owner: Owner, indexer: bool) -> Vec<Weight> {
-    let attention = owner.part(Part::Attention);
-    let mut weights = vec![
-        weight(attention, "q_a_proj", 1536, HIDDEN, layers, FP8),
-        weight(attention, "q_b_proj", HEADS * 192, 1536, layers, FP8),
-        weight(attention, "kv_a_proj_with_mqa", 576, HIDDEN, layers, FP8),
-        weight(attention, "kv_b_proj", HEADS * 256, 512, layers, FP8),
-        weight(attention, "o_proj", HIDDEN, HEADS * 128, layers, FP8),
-        weight(
-            attention,
-            "q_a_layernorm, kv_a_layernorm",
-            1,
-            1536 + 512,
-            layers,
-            Stored::Bf16,
-        ),
-        weight(owner.part(Part::Norms), "layernorms", 2, HIDDEN, layers, Stored::Bf16),
-    ];
-    if indexer {
-        let part = owner.part(Part::Indexers);
-        weights.push(weight(part, "indexer.wq_b", 64 * 128, 1536, layers, FP8));
-        weights.push(weight(part, "indexer.wk", 128, HIDDEN, layers, FP8));
-        weights.push(weight(part, "indexer.weights_proj", 64, HIDDEN, layers, Stored::Bf16));
-        weights.push(weight(part, "indexer.k_norm", 2, 128, layers, Stored::F32));
-    }
     weights
 }
 
-fn expert_weights(layers: u64, owner: Owner) -> Vec<Weight> {
-    let routers = owner.part(Part::Routers);
-    let mut weights = vec![
-        weight(routers, "gate", EXPERTS, HIDDEN, layers, Stored::Bf16),
-        weight(routers, "e_score_correction_bias", 1, EXPERTS, layers, Stored::F32),
-    ];
-    let (shared, routed) = (owner.part(Part::SharedExperts), owner.part(Part::RoutedExperts));
-    weights.extend(feed_forward(shared, "shared_experts", EXPERT_WIDTH, layers));
-    weights.extend(feed_forward(routed, "experts", EXPERT_WIDTH, layers * EXPERTS));
-    weights
-}
-
-fn feed_forward(part: Part, name: &str, width: u64, count: u64) -> Vec<Weight> {
-    vec![
-        weight(part, &format!("{name}.gate_proj"), width, HIDDEN, count, FP8),
-        weight(part, &format!("{name}.up_proj"), width, HIDDEN, count, FP8),
-        weight(part, &format!("{name}.down_proj"), HIDDEN, width, count, FP8),
-    ]
-}
-
-fn weight(part: Part, name: &str, rows: u64, columns: u64, count: u64, stored: Stored) -> Weight {
-    Weight {
-        part,
-        name: name.to_owned(),
-        rows,
-        columns,
-        count,
-        stored,
+fn attention(config: &DeepseekV3Config) -> AttentionGroup {
+    let c = config;
+    let layers = c.num_hidden_layers as u64;
+    let (entry, latent) = (c.entry_width() as u64, c.kv_lora_rank as u64);
+    // What DeepSeek's own inference of V3.2 keeps: FP8 with one F32 scale for 128 channels, the rotary key as BF16.
+    let packed_entry = latent + 4 * latent.div_ceil(128) + 2 * c.qk_rope_head_dim as u64;
+    let index_width = c.indexer.map(|indexer| indexer.index_head_dim as u64);
+    AttentionGroup {
+        kind: match c.indexer {
+            None => "latent (MLA)",
+            Some(_) => "latent, selected (DSA)",
+        },
+        layers,
+        owners: layers,
+        index_layers: if c.indexer.is_some() { layers } else { 0 },
+        index_candidates_max: None,
+        heads: c.num_attention_heads as u64,
+        width: entry + latent,
+        prefill_width: match c.indexer {
+            Some(_) => entry + latent,
+            None => (c.qk_head_dim() + c.v_head_dim) as u64,
+        },
+        window: 0,
+        ratio: Some(1),
+        select: c.indexer.map(|indexer| indexer.index_topk as u64),
+        window_bytes: [0, 0],
+        entry_bytes: match c.indexer {
+            None => [2 * entry, 2 * entry],
+            Some(_) => [packed_entry, 2 * entry],
+        },
+        key_bytes: index_width.map_or([0, 0], |width| [width + 4 * width.div_ceil(128), 2 * width]),
+        index: c
+            .indexer
+            .map(|indexer| (indexer.index_n_heads as u64, indexer.index_head_dim as u64)),
+        open_bytes: 0,
+        launches: if c.indexer.is_some() { 19 } else { 14 },
     }
 }

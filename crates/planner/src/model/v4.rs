@@ -1,14 +1,8 @@
 //! V4 from its configuration, through the inventory of `cachalot-checkpoint`.
 
-use std::collections::HashMap;
+use cachalot_checkpoint::{AttentionKind, DeepseekV4Config};
 
-use cachalot_checkpoint::{
-    AttentionKind, DeepseekV4Config,
-    inventory::{self, Formats, Place, Slot, SlotKind},
-};
-use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype};
-
-use super::{AttentionGroup, Drafter, Experts, Model, Part, Stored, Weight};
+use super::{AttentionGroup, Drafter, Experts, Model, from_inventory};
 
 /// A V4 model from its configuration alone.
 pub fn model(name: &str, config: &DeepseekV4Config) -> Model {
@@ -22,7 +16,10 @@ pub fn model(name: &str, config: &DeepseekV4Config) -> Model {
         layers: c.num_hidden_layers as u64,
         context_max: c.max_position_embeddings as u64,
         vocabulary: c.vocab_size as u64,
-        weights: weights(c),
+        // Layers that look alike are those of the same compression and choice of experts.
+        weights: from_inventory::weights(c, |layer| {
+            2 * c.compress_ratio(layer) + usize::from(c.is_hash_layer(layer))
+        }),
         attention: attention(c),
         experts: Experts {
             layers: c.num_hidden_layers as u64,
@@ -35,101 +32,6 @@ pub fn model(name: &str, config: &DeepseekV4Config) -> Model {
             block: c.dspark.as_ref().map(|dspark| dspark.block_size as u64),
             experts: (c.n_routed_experts as u64, c.num_experts_per_tok as u64),
         }),
-    }
-}
-
-/// All weights. Layers that look alike are listed once and multiplied.
-fn weights(config: &DeepseekV4Config) -> Vec<Weight> {
-    let mut places: HashMap<(usize, bool, usize), (Place, u64)> = HashMap::new();
-    for place in inventory::places(config) {
-        let signature = match place {
-            Place::Global => (0, false, 1),
-            Place::Layer(layer) => (config.compress_ratio(layer), config.is_hash_layer(layer), 0),
-            Place::Stage(stage) => (0, false, 2 + stage),
-        };
-        places.entry(signature).or_insert((place, 0)).1 += 1;
-    }
-    // Plans have formats of their own in the place of the released ones.
-    let formats = Formats::released(config);
-    let mut weights: HashMap<(Part, String, u64, u64, Stored), u64> = HashMap::new();
-    for (place, repeats) in places.into_values() {
-        for slot in inventory::slots_at(config, place) {
-            let name = name_in_layer(&slot.name);
-            let (rows, columns, stored) = stored(&slot, formats);
-            let part = part(slot.part, &name);
-            *weights.entry((part, name, rows, columns, stored)).or_default() += repeats;
-        }
-    }
-    let mut weights: Vec<Weight> = weights
-        .into_iter()
-        .map(|((part, name, rows, columns, stored), count)| Weight {
-            part,
-            name,
-            rows,
-            columns,
-            count,
-            stored,
-        })
-        .collect();
-    weights.sort_by(|a, b| (a.part, &a.name, a.rows).cmp(&(b.part, &b.name, b.rows)));
-    weights
-}
-
-/// `layers.3.ffn.experts.7.w1` as `ffn.experts.w1`.
-fn name_in_layer(name: &str) -> String {
-    let parts = name
-        .split('.')
-        .filter(|part| !(*part == "layers" || *part == "mtp" || part.bytes().all(|byte| byte.is_ascii_digit())));
-    parts.collect::<Vec<_>>().join(".")
-}
-
-fn part(part: inventory::Part, name: &str) -> Part {
-    match part {
-        inventory::Part::RoutedExperts => Part::RoutedExperts,
-        inventory::Part::Attention => Part::Attention,
-        inventory::Part::SharedExperts => Part::SharedExperts,
-        inventory::Part::Embedding => Part::Embedding,
-        inventory::Part::Head => Part::Head,
-        inventory::Part::Compressors => Part::Compressors,
-        inventory::Part::Indexers => Part::Indexers,
-        inventory::Part::HyperConnections => Part::HyperConnections,
-        inventory::Part::Routers => Part::Routers,
-        inventory::Part::Stages if name.starts_with("ffn.experts.") => Part::StageExperts,
-        inventory::Part::Stages => Part::Stages,
-        _ => Part::Norms,
-    }
-}
-
-fn stored(slot: &Slot, formats: Formats) -> (u64, u64, Stored) {
-    match &slot.kind {
-        SlotKind::Matrix { rows, columns, class } => {
-            let stored = match formats.of(slot.part, *class, *rows, *columns) {
-                MatrixFormat::Fp8Block { rows, columns, scale } => Stored::Fp8 {
-                    block_rows: rows as u64,
-                    block_columns: columns as u64,
-                    scale_bytes: match scale {
-                        ScaleDtype::E8m0 => 1,
-                        _ => 4,
-                    },
-                },
-                MatrixFormat::Bf16 => Stored::Bf16,
-                MatrixFormat::F32 => Stored::F32,
-                MatrixFormat::Integer(width) => Stored::Integer {
-                    bits: width.bit_count() as u64,
-                },
-                _ => Stored::Fp4,
-            };
-            (*rows as u64, *columns as u64, stored)
-        }
-        SlotKind::Plain { shape, dtype } => {
-            let elements: usize = shape.iter().product();
-            let stored = match dtype {
-                Dtype::I64 => Stored::I64,
-                Dtype::F32 => Stored::F32,
-                _ => Stored::Bf16,
-            };
-            (1, elements as u64, stored)
-        }
     }
 }
 
