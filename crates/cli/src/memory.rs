@@ -37,7 +37,9 @@ impl MemoryPlan {
     pub fn new(checkpoint: &Checkpoint, options: &ComputeOptions) -> Self {
         let config = checkpoint.config();
         let reserve_bytes = PROCESS_BYTES + operator_bytes(config, usize::from(options.chunk));
-        let is_in_files = checkpoint.place("layers.0.ffn.experts.0.w1.weight").is_some();
+        // The last layer has experts in all families.
+        let expert = format!("layers.{}.ffn.experts.0.w1.weight", config.layer_count() - 1);
+        let is_in_files = checkpoint.place(&expert).is_some();
         let limit_bytes = options.memory.or_else(|| {
             let free = machine::available_bytes().filter(|_| is_in_files)?;
             let usable = free / 100 * FREE_HUNDREDTHS;

@@ -11,8 +11,13 @@ use proptest::prelude::*;
 
 use crate::{Chunk, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool, pages::PAGE_TOKEN_COUNT};
 
-fn model(mode: Mode) -> Model {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/official-fp8-fp4");
+/// One of each kind of state: windows and compressed entries, entries of single tokens, these with index keys.
+const FIXTURES: [&str; 3] = ["official-fp8-fp4", "v3-fp8", "v32-fp8"];
+
+fn model(fixture: &str, mode: Mode) -> Model {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(fixture);
     let checkpoint = Checkpoint::open(&folder).expect("the fixture is a valid checkpoint");
     let chip = CpuChip::new(CpuOptions {
         threads: 2,
@@ -83,7 +88,7 @@ fn state(model: &Model, pool: &StatePool, sequence: &Sequence) -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// One shot, token by token, any chunks: the same logits and the same state, to the last bit.
     #[test]
@@ -91,8 +96,9 @@ proptest! {
         length in 1usize..420,
         cuts in prop::collection::vec(1usize..200, 0..6),
         mode in prop::sample::select(Mode::ALL.to_vec()),
+        fixture in prop::sample::select(FIXTURES.to_vec()),
     ) {
-        let model = model(mode);
+        let model = model(fixture, mode);
         let mut pool = pool(&model);
         let tokens = text(&model, 1, length);
         let mut whole = pool.new_sequence().expect("a slot");
@@ -119,8 +125,9 @@ proptest! {
         guess in 1usize..9,
         redo in 1usize..140,
         mode in prop::sample::select(Mode::ALL.to_vec()),
+        fixture in prop::sample::select(FIXTURES.to_vec()),
     ) {
-        let model = model(mode);
+        let model = model(fixture, mode);
         let mut pool = pool(&model);
         let (tokens, wrong, right) = (text(&model, 1, length), text(&model, 2, guess), text(&model, 3, redo));
         let mut guessed = pool.new_sequence().expect("a slot");
@@ -141,8 +148,9 @@ proptest! {
         first in prop::collection::vec(1usize..150, 3),
         second in prop::collection::vec(1usize..60, 3),
         mode in prop::sample::select(Mode::ALL.to_vec()),
+        fixture in prop::sample::select(FIXTURES.to_vec()),
     ) {
-        let model = model(mode);
+        let model = model(fixture, mode);
         let mut pool = pool(&model);
         let texts: Vec<_> = (0..3).map(|i| text(&model, i, first[i] + second[i])).collect();
         let mut together: Vec<_> = (0..3).map(|_| pool.new_sequence().expect("a slot")).collect();
@@ -179,8 +187,9 @@ proptest! {
         more in 1usize..140,
         rollback in 0usize..9,
         mode in prop::sample::select(Mode::ALL.to_vec()),
+        fixture in prop::sample::select(FIXTURES.to_vec()),
     ) {
-        let model = model(mode);
+        let model = model(fixture, mode);
         let mut pool = pool(&model);
         let (tokens, after) = (text(&model, 1, length), text(&model, 2, more));
         let mut original = pool.new_sequence().expect("a slot");
@@ -217,8 +226,12 @@ proptest! {
 
     /// A copy goes its own way and leaves the original alone, also inside a shared page.
     #[test]
-    fn copies_are_independent(length in 1usize..520, more in 1usize..300) {
-        let model = model(Mode::Fast);
+    fn copies_are_independent(
+        length in 1usize..520,
+        more in 1usize..300,
+        fixture in prop::sample::select(FIXTURES.to_vec()),
+    ) {
+        let model = model(fixture, Mode::Fast);
         let mut pool = pool(&model);
         let (tokens, left, right) = (text(&model, 1, length), text(&model, 2, more), text(&model, 3, more));
         let mut original = pool.new_sequence().expect("a slot");
@@ -241,7 +254,7 @@ proptest! {
 
 #[test]
 fn pages_are_shared_by_copies_and_freed_with_their_last_user() {
-    let model = model(Mode::Fast);
+    let model = model(FIXTURES[0], Mode::Fast);
     let mut pool = pool(&model);
     let free = pool.free_token_count();
     let mut original = pool.new_sequence().expect("a slot");
@@ -265,7 +278,7 @@ fn pages_are_shared_by_copies_and_freed_with_their_last_user() {
 #[test]
 fn impossible_steps_are_errors_and_change_nothing() {
     use crate::Error;
-    let model = model(Mode::Fast);
+    let model = model(FIXTURES[0], Mode::Fast);
     let mut pool = model
         .new_state(&StateOptions {
             token_count_max: Some(300),
