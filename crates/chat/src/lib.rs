@@ -21,6 +21,7 @@
 //! ```
 
 mod answer;
+mod before_v31;
 mod byte_level;
 mod conversation;
 mod format;

@@ -32,6 +32,12 @@ pub enum PromptError {
         /// Place of the message, from 0.
         message_index: usize,
     },
+    /// The release's format has no words for something in the conversation, or this version does not know them.
+    #[error("prompts of this model cannot have {what}; leave them out")]
+    NotInFormat {
+        /// What it is.
+        what: &'static str,
+    },
     /// A tool call is required and thinking is on, which the format cannot express: the call would begin inside the
     /// reasoning.
     #[error("a required tool call cannot be combined with thinking; turn thinking off or let the model choose")]
@@ -124,19 +130,23 @@ impl PromptEncoder {
         turn: &mut SampledTurn<'_>,
     ) -> Result<Prompt, PromptError> {
         check(conversation)?;
+        if !self.format.has_tools() {
+            check_plain(conversation)?;
+        }
         let mut conversation = conversation.clone();
+        // Places of messages as the caller counts them, before any move.
+        let answers: Vec<(usize, bool)> = places_of_answers(&conversation);
+        self.format.settle(&mut conversation);
         conversation.reasoning_effort = self.format.rendered_effort(conversation.reasoning_effort);
         number_tool_calls(&mut conversation.messages);
         settle_reasoning(&mut conversation);
         let rendered = self.format.render(&conversation);
-        let mut answers = conversation
-            .messages
-            .iter()
-            .enumerate()
-            .filter(|(_, message)| matches!(message, Message::Assistant { .. }));
+        let mut answers = answers.into_iter();
         let mut next_turn = |ids: &[u32]| match answers.next()? {
-            (_, Message::Assistant { prefix: true, .. }) => None,
-            (message_index, _) => turn(message_index, ids),
+            // What was sampled holds reasoning, which these formats leave out, or has no marker of it to begin with.
+            _ if matches!(self.format, PromptFormat::V3 | PromptFormat::R1) => None,
+            (_, true) => None,
+            (message_index, false) => turn(message_index, ids),
         };
         Ok(Prompt {
             ids: self.encode(&rendered.prompt, &rendered.special_ranges, &mut next_turn)?,
@@ -227,6 +237,35 @@ fn check(conversation: &Conversation) -> Result<(), PromptError> {
         return Err(PromptError::RequiredToolWithThinking);
     }
     Ok(())
+}
+
+/// Refuses what formats without tools cannot express.
+fn check_plain(conversation: &Conversation) -> Result<(), PromptError> {
+    let offers_tools = conversation.tool_choice != ToolChoice::None && !conversation.tools.is_empty();
+    let has_calls = conversation.messages.iter().any(|message| match message {
+        Message::Assistant { tool_calls, .. } => tool_calls.as_ref().is_some_and(|calls| !calls.is_empty()),
+        Message::Tool { .. } => true,
+        _ => false,
+    });
+    if offers_tools || has_calls {
+        return Err(PromptError::NotInFormat { what: "tools" });
+    }
+    let is_reminder = |message: &Message| matches!(message, Message::LatestReminder { .. });
+    match conversation.messages.iter().any(is_reminder) {
+        true => Err(PromptError::NotInFormat { what: "reminders" }),
+        false => Ok(()),
+    }
+}
+
+/// The places of answers, and whether the model is to go on with them.
+fn places_of_answers(conversation: &Conversation) -> Vec<(usize, bool)> {
+    let messages = conversation.messages.iter().enumerate();
+    messages
+        .filter_map(|(place, message)| match message {
+            Message::Assistant { prefix, .. } => Some((place, *prefix)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Whether the prompt ends with the opening of a block of tool calls.

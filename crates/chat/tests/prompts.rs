@@ -287,3 +287,113 @@ fn missing_special_tokens_are_named() {
     assert_eq!(missing(PromptFormat::V4), ["｜DSML｜"]);
     assert_eq!(missing(PromptFormat::V41), ["｜DSML｜", "<｜System｜>"]);
 }
+
+/// V3 and R1: what Jinja makes of the `chat_template` in the releases' tokenizer_config.json. V3.1 and V3.2: a worked
+/// example of V3.1's template, whose text-only form DeepSeek's encoder of V3.2 shares.
+#[test]
+fn prompts_of_v3_are_those_of_the_templates() {
+    let messages = vec![
+        message::system("Be brief."),
+        message::system("Be kind."),
+        message::user("Hi"),
+        message::assistant(Some("A greeting.".to_owned()), "Hello!", Vec::new()),
+        message::user("2+2?"),
+    ];
+    let begin = "<｜begin▁of▁sentence｜>Be brief.\n\nBe kind.<｜User｜>Hi<｜Assistant｜>";
+    let plain = format!("{begin}Hello!<｜end▁of▁sentence｜><｜User｜>2+2?<｜Assistant｜>");
+    let marked = format!("{begin}</think>Hello!<｜end▁of▁sentence｜><｜User｜>2+2?<｜Assistant｜>");
+    for (format, thinking, expected, start) in [
+        (PromptFormat::V3, Thinking::Off, plain.clone(), AnswerStart::Text),
+        (PromptFormat::V3, Thinking::On, plain.clone(), AnswerStart::Text),
+        (
+            PromptFormat::R1,
+            Thinking::On,
+            format!("{plain}<think>\n"),
+            AnswerStart::Reasoning,
+        ),
+        (
+            PromptFormat::R1,
+            Thinking::Off,
+            format!("{plain}<think>\n"),
+            AnswerStart::Reasoning,
+        ),
+        (
+            PromptFormat::V31,
+            Thinking::Off,
+            format!("{marked}</think>"),
+            AnswerStart::Text,
+        ),
+        (
+            PromptFormat::V31,
+            Thinking::Effort(ReasoningEffort::Max),
+            format!("{marked}<think>"),
+            AnswerStart::Reasoning,
+        ),
+    ] {
+        let encoder = encoder(format);
+        let prompt = encoder
+            .conversation(&conversation(messages.clone(), thinking))
+            .expect("a plain conversation");
+        assert_eq!(prompt.text, expected, "{format:?}, {thinking:?}");
+        assert_eq!(prompt.answer_start, start, "{format:?}, {thinking:?}");
+        assert_eq!(encoder.tokenizer().decode(&prompt.ids), expected, "{format:?}");
+    }
+    let asked = conversation(vec![message::system("S"), message::user("U")], Thinking::On);
+    let prompt = encoder(PromptFormat::V32).conversation(&asked).expect("plain");
+    assert_eq!(prompt.text, "<｜begin▁of▁sentence｜>S<｜User｜>U<｜Assistant｜><think>");
+}
+
+#[test]
+fn formats_without_tools_refuse_them() {
+    let tool = ToolDefinition {
+        name: "clock".to_owned(),
+        description: None,
+        parameters: serde_json::json!({"type": "object"}),
+        strict: None,
+        defer_loading: false,
+    };
+    for format in [PromptFormat::V3, PromptFormat::R1, PromptFormat::V31, PromptFormat::V32] {
+        let mut asked = conversation(vec![message::user("What time is it?")], Thinking::Off);
+        asked.tools = vec![tool.clone()];
+        let refused = Err(PromptError::NotInFormat { what: "tools" });
+        assert_eq!(encoder(format).conversation(&asked), refused, "{format:?}");
+        asked.tool_choice = ToolChoice::None;
+        assert!(encoder(format).conversation(&asked).is_ok(), "{format:?}");
+        asked.messages.push(message::tool_result("1", "Noon."));
+        assert_eq!(encoder(format).conversation(&asked), refused, "{format:?}");
+    }
+}
+
+/// Going on with an answer that was begun.
+#[test]
+fn begun_answers_of_v3_go_on() {
+    for (format, reasoning, text, end, start) in [
+        (
+            PromptFormat::V3,
+            None,
+            "It is",
+            "<｜Assistant｜>It is",
+            AnswerStart::WithinText,
+        ),
+        (
+            PromptFormat::R1,
+            Some("Two"),
+            "",
+            "<｜Assistant｜><think>\nTwo",
+            AnswerStart::WithinReasoning,
+        ),
+        (
+            PromptFormat::R1,
+            Some("Two"),
+            "It is",
+            "<｜Assistant｜><think>\nTwo\n</think>\n\nIt is",
+            AnswerStart::WithinText,
+        ),
+    ] {
+        let begun = message::answer_prefix(reasoning.map(str::to_owned), text);
+        let asked = conversation(vec![message::user("2+2?"), begun], Thinking::Off);
+        let prompt = encoder(format).conversation(&asked).expect("plain");
+        assert!(prompt.text.ends_with(end), "{}", prompt.text);
+        assert_eq!(prompt.answer_start, start);
+    }
+}

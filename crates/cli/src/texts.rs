@@ -3,7 +3,7 @@
 use cachalot_chat::{
     Conversation, Message, Prompt, PromptEncoder, PromptFormat, ReasoningEffort, Thinking, Tokenizer, conversation,
 };
-use cachalot_checkpoint::Checkpoint;
+use cachalot_checkpoint::{Checkpoint, ModelConfig};
 use cachalot_engine::SamplingOptions;
 use clap::{Args, ValueEnum};
 
@@ -50,11 +50,7 @@ impl Texts {
     /// The same of a checkpoint; `place` names its folder in errors.
     pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Self, Error> {
         let config = checkpoint.config();
-        let has_drafter = config.as_v4().is_some_and(|config| config.dspark.is_some());
-        let format = match has_drafter {
-            true => PromptFormat::V4Dspark,
-            false => PromptFormat::V4,
-        };
+        let format = prompt_format(checkpoint);
         let wrong = |source| Error::Tokenizer {
             place: place.to_owned(),
             source,
@@ -95,6 +91,30 @@ impl ThinkingArguments {
             Some(Effort::Max) => Thinking::Effort(ReasoningEffort::Max),
         }
     }
+}
+
+fn prompt_format(checkpoint: &Checkpoint) -> PromptFormat {
+    match checkpoint.config() {
+        ModelConfig::V3(config) => {
+            let has_power_scales = config
+                .quantization
+                .is_some_and(|quantization| quantization.scale_fmt.is_some());
+            let template = chat_template(checkpoint);
+            PromptFormat::of_v3(template.as_deref(), config.indexer.is_some(), has_power_scales)
+        }
+        ModelConfig::V4(config) if config.dspark.is_some() => PromptFormat::V4Dspark,
+        _ => PromptFormat::V4,
+    }
+}
+
+/// The Jinja template beside the tokenizer, in a file of its own or in tokenizer_config.json.
+fn chat_template(checkpoint: &Checkpoint) -> Option<String> {
+    if let Some(file) = checkpoint.file("chat_template.jinja") {
+        return String::from_utf8(file.to_vec()).ok();
+    }
+    let file = checkpoint.file("tokenizer_config.json")?;
+    let config: serde_json::Value = serde_json::from_slice(&file).ok()?;
+    config["chat_template"].as_str().map(str::to_owned)
 }
 
 /// The model's tokenizer; `place` names its folder in errors.

@@ -165,7 +165,7 @@ impl ProtocolError {
 impl From<PromptError> for ProtocolError {
     fn from(error: PromptError) -> Self {
         let kind = match &error {
-            PromptError::Image { .. } => ErrorKind::Unsupported,
+            PromptError::Image { .. } | PromptError::NotInFormat { .. } => ErrorKind::Unsupported,
             PromptError::Tokenizer(TokenizerError::PieceTooLong { .. }) | PromptError::PrefixNotLast { .. } => {
                 ErrorKind::InvalidRequest
             }

@@ -52,7 +52,13 @@ const V41: Spelling = Spelling {
 /// A strict tool's schema is no object with properties, or has a property whose name no markup can carry.
 pub(super) fn grammar(dialogue: &Dialogue, text: &Text, encoder: &PromptEncoder) -> Result<String, ProtocolError> {
     let spelling = match encoder.format() {
-        PromptFormat::V4 | PromptFormat::V4Dspark => V4,
+        // Formats without tools are refused before; their text is V4's.
+        PromptFormat::V3
+        | PromptFormat::R1
+        | PromptFormat::V31
+        | PromptFormat::V32
+        | PromptFormat::V4
+        | PromptFormat::V4Dspark => V4,
         PromptFormat::V41 => V41,
     };
     let dsml = encoder.tokenizer().special_id("｜DSML｜").unwrap_or_default();
