@@ -58,6 +58,24 @@ pub fn config(name: &str) -> Option<&'static str> {
     owner_known.then_some(*text)
 }
 
+/// Why a repository of DeepSeek cannot be run, for those that bear the name of a model here and are another.
+///
+/// ```
+/// use cachalot_checkpoint::published;
+/// assert!(published::refusal("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B").is_some());
+/// assert!(published::refusal("DeepSeek-R1").is_none());
+/// ```
+pub fn refusal(name: &str) -> Option<&'static str> {
+    let bare = bare(name).to_lowercase();
+    let is_other = ["deepseek-r1-distill-", "deepseek-r1-0528-qwen3-"]
+        .iter()
+        .any(|beginning| bare.starts_with(beginning));
+    is_other.then_some(
+        "it is a Qwen or Llama model trained on answers of R1, with other layers than DeepSeek's own; \
+         deepseek-ai/DeepSeek-R1 is supported",
+    )
+}
+
 /// Repository names of all releases that are built in.
 pub fn names() -> impl Iterator<Item = &'static str> {
     RELEASES.iter().map(|(name, _)| *name)

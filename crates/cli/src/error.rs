@@ -37,6 +37,8 @@ pub enum Error {
     /// `--model` names neither a folder nor anything known.
     #[error("there is no folder '{name}' and it is no model name such as organisation/name; {remedy}")]
     ModelUnknown { name: String, remedy: String },
+    #[error("{name} is not supported: {reason}")]
+    ModelRefused { name: String, reason: &'static str },
     #[error("{name} is not on this machine{size}; get it with `cachalot download {name}`, or repeat with --yes")]
     NotDownloaded { name: String, size: String },
     #[error("nothing was downloaded; `cachalot inspect {name}` tells what the model would need")]

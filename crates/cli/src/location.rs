@@ -88,6 +88,12 @@ pub fn look_up(model: Option<&str>) -> Result<Known, Error> {
     if name.starts_with(['.', '/', '~']) {
         return Err(unknown("check the path".to_owned()));
     }
+    if let Some(reason) = published::refusal(name) {
+        return Err(Error::ModelRefused {
+            name: name.to_owned(),
+            reason,
+        });
+    }
     let Ok(repository) = name.parse::<Repository>() else {
         return Err(unknown(format!("did you mean {}?", published::nearest(name)[0])));
     };
@@ -108,6 +114,12 @@ pub fn open_hub() -> Result<Hub, Error> {
 
 /// For a name that is neither here nor built in.
 pub fn not_published(name: &str) -> Error {
+    if let Some(reason) = published::refusal(name) {
+        return Error::ModelRefused {
+            name: name.to_owned(),
+            reason,
+        };
+    }
     let nearest: Vec<&str> = published::nearest(name).into_iter().take(3).collect();
     Error::NotPublished {
         name: name.to_owned(),

@@ -33,7 +33,7 @@ type Case = (&'static [&'static str], &'static [u8], i32, &'static [&'static str
 #[test]
 fn wrong_arguments() {
     let home = folder();
-    let cases: [Case; 20] = [
+    let cases: [Case; 22] = [
         (&["frobnicate"], b"", 2, &["frobnicate", "--help"]),
         (&["run", "--frob", "x"], b"", 2, &["--frob"]),
         (&["run", "--mode", "exact", "x"], b"", 2, &["reference, official, fast"]),
@@ -52,6 +52,22 @@ fn wrong_arguments() {
             b"",
             1,
             &["context of ", "--context"],
+        ),
+        (
+            &["run", "--model", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "x"],
+            b"",
+            1,
+            &[
+                "DeepSeek-R1-Distill-Qwen-7B is not supported",
+                "Qwen or Llama",
+                "deepseek-ai/DeepSeek-R1 ",
+            ],
+        ),
+        (
+            &["inspect", "DeepSeek-R1-Distill-Llama-70B"],
+            b"",
+            1,
+            &["is not supported", "Qwen or Llama"],
         ),
         (
             &["run", "--model", "deepseek-ai/DeepSeek-V4-Flash", "x"],
