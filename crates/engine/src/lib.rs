@@ -8,6 +8,7 @@
 //! | [`Engine`] | a model with its state memory |
 //! | [`Session`] | one growing sequence; reuses what a new prompt shares with the old one |
 //! | [`Generation`] | the tokens of one answer, one [`Generation::next_token`] at a time |
+//! | [`Speculation`] | guesses of the model's drafter, checked: the same answers in fewer steps |
 //! | [`SamplingOptions`], [`Sampler`] | temperature, top-k, top-p, min-p, seed |
 //! | [`score`], [`compare`] | teacher-forced log-probabilities; distance between two sets of logits |
 //!
@@ -27,6 +28,7 @@ mod sampling;
 mod scheduler;
 pub mod score;
 mod service;
+mod speculation;
 mod session;
 mod status;
 
@@ -38,5 +40,6 @@ pub use random::uniform;
 pub use request::{Event, Finish, FinishReason, Flow, MissReason, Request, RequestHandle, Sink, TokenEvent, Usage};
 pub use sampling::{History, Sampler, SamplingOptions};
 pub use service::{Service, ServiceOptions};
+pub use speculation::{Speculation, SpeculationStatus};
 pub use session::{Generation, GenerationOptions, Session};
 pub use status::{MemoryStatus, ServiceStatus, StepProfile};
