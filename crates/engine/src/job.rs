@@ -12,6 +12,7 @@ use crate::{
     Constraint, Error, Event, Finish, FinishReason, Flow, MissReason, Request, RequestHandle, Sampler, Sink,
     TokenEvent, Usage,
     sampling::{History, log_probabilities},
+    speculation::{Acceptance, Proposal},
 };
 
 /// A request with its answer so far. Queued jobs have no sequence.
@@ -44,6 +45,12 @@ pub(crate) struct Job {
     first_token: Option<Instant>,
     reused: usize,
     interrupted: u32,
+    /// How often guesses of this answer were right.
+    pub acceptance: Acceptance,
+    /// The last token and the guesses after it, while a step checks them; else empty.
+    checked: Vec<u32>,
+    /// Tokens that the step before left in the sequence, if it checked guesses.
+    valid_length: Option<usize>,
 }
 
 /// Why and how a job leaves the service.
@@ -51,6 +58,9 @@ pub(crate) enum Ending {
     Finished(FinishReason, Option<u32>),
     Failed(Error),
 }
+
+/// See [`Job::parts`].
+type Parts<'a> = (&'a mut Sequence, &'a [u32], &'a [u32], Option<&'a mut dyn Constraint>);
 
 impl Ending {
     /// A name for metrics.
@@ -100,6 +110,9 @@ impl Job {
             first_token: None,
             reused: 0,
             interrupted: 0,
+            acceptance: Acceptance::default(),
+            checked: Vec::new(),
+            valid_length: None,
         })
     }
 
@@ -146,13 +159,74 @@ impl Job {
         (self.tokens.len() >= self.length_max).then_some(Ending::Finished(FinishReason::Length, None))
     }
 
-    /// What a step needs of the job: its sequence, its tokens, and the constraint on the token after them.
-    pub fn parts(&mut self) -> Option<(&mut Sequence, &[u32], Option<&mut dyn Constraint>)> {
+    /// Tokens that may be guessed: the model draws one more after them.
+    pub fn guess_count_max(&self) -> usize {
+        self.length_max.saturating_sub(self.tokens.len() + 1)
+    }
+
+    /// What guesses need of the job.
+    pub fn proposal(&mut self, count: usize) -> Option<Proposal<'_>> {
+        Some(Proposal {
+            sequence: self.sequence.as_mut()?,
+            tokens: &self.tokens,
+            count,
+            sampler: &self.sampler,
+            history: &self.history,
+        })
+    }
+
+    /// Has the next step check guesses.
+    pub fn set_guesses(&mut self, guesses: &[u32]) {
+        self.checked.clear();
+        if !guesses.is_empty() {
+            self.checked.extend(self.tokens.last());
+            self.checked.extend(guesses);
+        }
+    }
+
+    /// The guesses that a step has checked.
+    pub fn take_guesses(&mut self) -> Vec<u32> {
+        let checked = std::mem::take(&mut self.checked);
+        checked.get(1..).unwrap_or_default().to_vec()
+    }
+
+    /// Draws from the logits after the last token and after each guess, until a token is not what was guessed. Returns
+    /// the number of right guesses.
+    pub fn draw_checked(&mut self, rows: &mut [&mut [f32]], guesses: &[u32]) -> (usize, Option<Ending>) {
+        let first = self.tokens.len();
+        for (index, logits) in rows.iter_mut().enumerate() {
+            self.valid_length = Some(first + index);
+            match self.draw(logits) {
+                Ok(None) => {}
+                Ok(ending) => return (index, ending),
+                Err(error) => return (index, Some(Ending::Failed(error))),
+            }
+            let is_right = guesses
+                .get(index)
+                .is_some_and(|guess| self.tokens.last() == Some(guess));
+            let is_wanted = !self.is_unheard && !self.handle.cancelled.load(Ordering::Relaxed);
+            if !is_right || !is_wanted {
+                return (index + usize::from(is_right), None);
+            }
+        }
+        (guesses.len(), None)
+    }
+
+    /// Tokens at the start of the sequence that are the answer's own.
+    pub fn computed_length(&self) -> usize {
+        let length = self.sequence.as_ref().map_or(0, Sequence::len);
+        self.valid_length.map_or(length, |valid| valid.min(length))
+    }
+
+    /// What a step needs of the job: its sequence, its tokens, the last of them with guesses, if there are any, and the
+    /// constraint on the token after them.
+    pub fn parts(&mut self) -> Option<Parts<'_>> {
         let constraint = self
             .constraint
             .as_mut()
             .map(|constraint| &mut **constraint as &mut dyn Constraint);
-        Some((self.sequence.as_mut()?, &self.tokens, constraint))
+        self.valid_length = None;
+        Some((self.sequence.as_mut()?, &self.tokens, &self.checked, constraint))
     }
 
     /// Tells the sink, once, that the job runs.
@@ -216,6 +290,8 @@ impl Job {
     /// Goes back to the queue without its sequence.
     pub fn interrupt(&mut self) {
         self.sequence = None;
+        self.checked.clear();
+        self.valid_length = None;
         self.interrupted += 1;
     }
 

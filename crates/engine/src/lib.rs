@@ -28,8 +28,8 @@ mod sampling;
 mod scheduler;
 pub mod score;
 mod service;
-mod speculation;
 mod session;
+mod speculation;
 mod status;
 
 pub use cache::CacheOptions;
@@ -40,6 +40,6 @@ pub use random::uniform;
 pub use request::{Event, Finish, FinishReason, Flow, MissReason, Request, RequestHandle, Sink, TokenEvent, Usage};
 pub use sampling::{History, Sampler, SamplingOptions};
 pub use service::{Service, ServiceOptions};
-pub use speculation::{Speculation, SpeculationStatus};
 pub use session::{Generation, GenerationOptions, Session};
+pub use speculation::{Speculation, SpeculationStatus};
 pub use status::{MemoryStatus, ServiceStatus, StepProfile};

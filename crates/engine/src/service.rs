@@ -12,10 +12,11 @@ use std::{
 use cachalot_model::{Model, StateOptions};
 
 use crate::{
-    CacheOptions, Error, Request, RequestHandle, ServiceStatus, Sink,
+    CacheOptions, Error, Request, RequestHandle, ServiceStatus, Sink, Speculation,
     cache::{self, PrefixCache},
     job::Job,
     scheduler::Scheduler,
+    speculation,
 };
 
 /// Sizes and limits of a [`Service`].
@@ -37,6 +38,8 @@ pub struct ServiceOptions {
     pub queue_length_max: usize,
     /// The prefix cache, or none to compute every prompt from its start. Default: in memory only.
     pub cache: Option<CacheOptions>,
+    /// Guesses of the model's drafter, if it was loaded ([`ModelOptions::drafter`](cachalot_model::ModelOptions)).
+    pub speculation: Speculation,
 }
 
 impl Default for ServiceOptions {
@@ -49,6 +52,7 @@ impl Default for ServiceOptions {
             step_time_target: Duration::from_millis(250),
             queue_length_max: 256,
             cache: Some(CacheOptions::default()),
+            speculation: Speculation::default(),
         }
     }
 }
@@ -108,7 +112,7 @@ impl Service {
             token_count_max: Some(options.token_count_max.unwrap_or(context.saturating_mul(2))),
             // Every answer being written has a row in every step.
             step_row_count_max: options.step_row_count_max.max(sequence_count_max),
-            ..StateOptions::default()
+            ..speculation::state_options(&model, options.speculation)
         })?;
         let context = context.min(pool.context());
         let vocabulary = model.config().vocab_size();

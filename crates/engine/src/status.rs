@@ -1,5 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::SpeculationStatus;
+
 /// What a [`Service`](crate::Service) does and has done since it started.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -44,6 +46,8 @@ pub struct ServiceStatus {
     pub memory: MemoryStatus,
     /// Why the prefix cache does not use its folder, if it should: the service goes on without.
     pub cache_fault: Option<String>,
+    /// What guessing tokens did.
+    pub speculation: SpeculationStatus,
     /// Mean duration of requests, from admission to end.
     pub request_duration: Duration,
 }

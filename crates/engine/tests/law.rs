@@ -47,7 +47,17 @@ fn texts() -> Vec<Vec<u32>> {
 fn engine(mode: Mode, kv_format: KvFormat) -> Engine {
     let checkpoint = Checkpoint::open(&model_folder()).expect("the built-in model");
     let chip = Arc::new(CpuChip::new(CpuOptions::default()));
-    let model = Model::load(&checkpoint, chip, ModelOptions { mode, kv_format, ..ModelOptions::default() }, &mut |_, _| {}).expect("loads");
+    let model = Model::load(
+        &checkpoint,
+        chip,
+        ModelOptions {
+            mode,
+            kv_format,
+            ..ModelOptions::default()
+        },
+        &mut |_, _| {},
+    )
+    .expect("loads");
     Engine::new(
         model,
         EngineOptions {

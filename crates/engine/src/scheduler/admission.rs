@@ -97,6 +97,9 @@ impl Scheduler {
         let reused = start.sequence.len();
         job.sequence = Some(start.sequence);
         let is_first = job.admitted.is_none();
+        if is_first {
+            job.acceptance = self.speculator.expectation();
+        }
         job.admit(Instant::now(), reused, start.missed);
         if is_first {
             let mut status = self.shared.status();

@@ -3,6 +3,7 @@
 mod admission;
 mod queue;
 mod rows;
+mod speculate;
 mod step;
 
 use std::{
@@ -17,6 +18,7 @@ use crate::{
     cache::PrefixCache,
     job::{Ending, Job},
     service::Shared,
+    speculation::Speculator,
 };
 
 use self::{queue::Queue, rows::Pace};
@@ -46,6 +48,7 @@ pub(crate) struct Scheduler {
     /// Whether the next step is for jobs whose last step failed; such steps alternate with those of the others.
     is_suspects_turn: bool,
     cache: Option<PrefixCache>,
+    speculator: Speculator,
     /// Whether the first waiting job found no memory and nothing has become free since.
     is_blocked: bool,
 }
@@ -66,6 +69,7 @@ impl Scheduler {
             pace: Pace::new(pool.step_row_count_max(), options.step_time_target),
             is_suspects_turn: false,
             cache,
+            speculator: Speculator::new(options.speculation, model.draft_count_max().unwrap_or(0)),
             is_blocked: false,
             model,
             pool,
@@ -170,6 +174,7 @@ impl Scheduler {
     /// Tells the callers' threads how things stand.
     fn publish(&self) {
         let mut status = self.shared.status();
+        status.speculation = self.speculator.status();
         status.running = self.running.len();
         status.prefilling = self.running.iter().filter(|job| !job.is_decoding()).count();
         let page_bytes = self.pool.page_byte_count() as u64;

@@ -26,18 +26,32 @@ impl Scheduler {
         if plan.is_empty() {
             return;
         }
+        let is_for_answers = self.is_for_answers(&plan);
+        let guess_count = match is_for_answers {
+            true => self.guess(&plan),
+            false => 0,
+        };
+        let guessed = Instant::now();
         let outcome = self.compute(&plan);
         let computed = Instant::now();
-        let row_count: usize = plan.iter().map(|(_, rows)| rows).sum();
+        let row_count: usize = plan.iter().map(|(_, rows)| rows).sum::<usize>() + guess_count;
         match outcome {
+            Ok(logits) if guess_count > 0 => {
+                let guesses = self.draw_guessed(&plan, logits);
+                self.note_answers(plan.len(), guesses, (guessed - planned, guessed.elapsed()));
+                self.note_rates(0, plan.len() + guesses.1, guessed.elapsed());
+            }
             Ok(logits) => {
                 self.note_step(&plan, computed - planned);
                 self.remember_stops(&plan);
                 self.draw(&plan, logits);
+                if is_for_answers {
+                    self.note_answers(plan.len(), (0, 0), (Duration::ZERO, planned.elapsed()));
+                }
             }
             Err(reason) => self.contain(&plan, &reason),
         }
-        self.pace.observe(row_count, computed - planned);
+        self.pace.observe(row_count, computed - guessed);
         let mut status = self.shared.status();
         status.step_count += 1;
         let StepProfile {
@@ -139,14 +153,19 @@ impl Scheduler {
         let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(plan.len());
         let mut constraints = Vec::new();
         for (job, rows) in running.iter_mut().zip(rows).filter(|(_, rows)| *rows > 0) {
-            let (sequence, tokens, constraint) = job.parts().ok_or("a running job has no sequence")?;
+            let (sequence, tokens, checked, constraint) = job.parts().ok_or("a running job has no sequence")?;
             let range = sequence.len()..sequence.len() + rows;
             let is_last = range.end == tokens.len();
             constraints.extend(constraint.filter(|_| is_last));
+            let (tokens, outputs) = match (checked.is_empty(), is_last) {
+                (false, _) => (checked, Outputs::All),
+                (true, true) => (&tokens[range], Outputs::Last),
+                (true, false) => (&tokens[range], Outputs::None),
+            };
             chunks.push(Chunk {
-                tokens: &tokens[range],
                 sequence,
-                outputs: if is_last { Outputs::Last } else { Outputs::None },
+                tokens,
+                outputs,
             });
         }
         let run = || -> Result<Vec<f32>, Error> {
@@ -232,6 +251,11 @@ impl Scheduler {
             let was_decoding = *rows == 1 && job.tokens.len() > job.prompt_length && job.remaining() == 0;
             *(if was_decoding { &mut decoded } else { &mut prefilled }) += rows;
         }
+        self.note_rates(prefilled, decoded, time);
+    }
+
+    /// Counts tokens of prompts and answers.
+    fn note_rates(&self, prefilled: usize, decoded: usize, time: Duration) {
         let mut status = self.shared.status();
         status.prefill_token_count += prefilled as u64;
         status.decode_token_count += decoded as u64;
@@ -247,7 +271,7 @@ impl Scheduler {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("of unknown cause")

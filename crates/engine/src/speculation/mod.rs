@@ -23,11 +23,29 @@ mod propose;
 
 use std::str::FromStr;
 
+use cachalot_model::{Model, StateOptions};
+
 pub(crate) use self::{
     acceptance::Acceptance,
-    controller::{Decision, Speculated, Speculator},
+    controller::{Speculated, Speculator},
     propose::{Proposal, propose},
 };
+
+/// What a pool needs so that a model can guess; all else at its default.
+pub(crate) fn state_options(model: &Model, speculation: Speculation) -> StateOptions {
+    let defaults = StateOptions::default();
+    let draft_count_max = match speculation {
+        Speculation::Off => 0,
+        Speculation::Auto => model.draft_count_max().unwrap_or(0).min(DRAFT_COUNT_MAX),
+        Speculation::Always(count) => model.draft_count_max().unwrap_or(0).min(count),
+    };
+    StateOptions {
+        draft_count_max,
+        // Wrong guesses are rolled back, and what was remembered before them as before.
+        rollback_count_max: defaults.rollback_count_max + draft_count_max,
+        ..defaults
+    }
+}
 
 /// Tokens that are guessed at once at most.
 pub(crate) const DRAFT_COUNT_MAX: usize = 8;

@@ -79,10 +79,16 @@ fn choose(
     let mut logits = chip.read_f32(draft.logits)?;
     let confidences = draft.confidences.map(|tensor| chip.read_f32(tensor)).transpose()?;
     let vocabulary = logits.len() / draft.requests.len().max(1);
-    let rows = draft.requests.iter().zip(logits.chunks_exact_mut(vocabulary)).enumerate();
+    let rows = draft
+        .requests
+        .iter()
+        .zip(logits.chunks_exact_mut(vocabulary))
+        .enumerate();
     let tokens = rows.map(|(row, (request, logits))| {
         let guesser = &mut guessers[*request];
-        if survival_min > 0.0 {
+        // Where many tokens are likely, what a plain probability says about a draw with the same random number is little.
+        let is_greedy = guesser.sampler.options().temperature == 0.0;
+        if survival_min > 0.0 && (is_greedy || confidences.is_some()) {
             guesser.survival *= match &confidences {
                 Some(confidences) => 1.0 / (1.0 + f64::from(-confidences[row]).exp()),
                 None => largest_probability(logits),
