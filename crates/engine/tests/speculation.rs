@@ -8,7 +8,7 @@ use cachalot_engine::{
     CacheOptions, Constraint, Error, Request, SamplingOptions, Service, ServiceOptions, Speculation, TokenMask,
 };
 use cachalot_model::{Model, ModelOptions};
-use support::{Answer, END, ask, cpu, model_folder, prompt, request, submit};
+use support::{Answer, ask, cpu, model_folder, prompt, request, submit};
 
 fn service(speculation: Speculation, options: ServiceOptions) -> Service {
     let checkpoint = Checkpoint::open(&model_folder()).expect("the built-in model");
@@ -29,15 +29,18 @@ fn small() -> ServiceOptions {
     }
 }
 
+/// Makes a request anew.
+type Build = Box<dyn Fn() -> Request>;
+
 /// Every way to draw tokens, and constraints.
-fn requests() -> Vec<(&'static str, Box<dyn Fn() -> Request>)> {
+fn requests() -> Vec<(&'static str, Build)> {
     let sampled = |name, options: SamplingOptions| {
         let build = move || Request {
             sampling: options.clone(),
             logprob_count: Some(2),
             ..request(prompt(options.seed as usize, 40), 60)
         };
-        (name, Box::new(build) as Box<dyn Fn() -> Request>)
+        (name, Box::new(build) as Build)
     };
     let plain = SamplingOptions::default;
     vec![

@@ -183,12 +183,16 @@ impl Speculator {
             .iter()
             .enumerate()
             .max_by(|a, b| survival(&a.1.0).total_cmp(&survival(&b.1.0)))?;
-        // Two where the first is likely to be right: they tell the slope of the costs.
-        let wanted = if survival(acceptance) > 0.5 { 2 } else { 1 };
+        // Two, once costs are known, where the first is likely to be right: they tell the slope of the costs.
+        let wanted = if self.status.step_count > 0 && survival(acceptance) > 0.5 {
+            2
+        } else {
+            1
+        };
         let guesses = wanted.min(*limit).min(self.draft_count_max);
         let seconds = self.seconds(requests.len(), guesses)?;
-        let tokens: f64 = acceptance.survivals().take(guesses).sum();
-        let loss = seconds - plain * (1.0 + tokens / requests.len() as f64);
+        // As if all were wrong, so that a bad drafter cannot lose more.
+        let loss = seconds - plain;
         if guesses == 0 || loss > budget {
             return None;
         }
