@@ -50,6 +50,10 @@ pub struct ComputeOptions {
     /// Tokens of a prompt that are computed at once
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
     pub chunk: u16,
+
+    /// Whether to load the model's drafter.
+    #[arg(skip)]
+    pub drafter: bool,
 }
 
 /// The widths of `--dense`.
@@ -94,7 +98,7 @@ impl ComputeOptions {
                 Kv::Packed => KvFormat::Packed,
                 Kv::Bf16 => KvFormat::Bf16,
             },
-            drafter: false,
+            drafter: self.drafter,
         }
     }
 

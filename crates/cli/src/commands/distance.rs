@@ -131,6 +131,7 @@ fn load(
     dense: Option<IntegerWidth>,
 ) -> Result<Loaded, Error> {
     let options = ComputeOptions {
+        drafter: false,
         mode,
         kv: Kv::Packed,
         dense,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cachalot_engine::{CacheOptions, Service, ServiceOptions};
+use cachalot_engine::{CacheOptions, Service, ServiceOptions, Speculation};
 use cachalot_server::{
     ApiKeys, Server, ServerOptions,
     model::{ModelBackend, ModelOptions},
@@ -83,6 +83,11 @@ pub struct ServeArguments {
     #[command(flatten)]
     thinking: ThinkingArguments,
 
+    /// Guess tokens with the model's drafter, if it has one: auto (where it pays), off, or a number of tokens; answers are
+    /// the same
+    #[arg(long, value_name = "HOW", default_value = "off")]
+    speculate: Speculation,
+
     #[command(flatten)]
     compute: ComputeOptions,
 }
@@ -123,12 +128,14 @@ pub fn run(arguments: &ServeArguments) -> Result<(), Error> {
     // Listening comes first: a taken port is told before a long load.
     let server = Server::listen(server_options(arguments)?)?;
     let location = Location::find(arguments.model.name(), arguments.model.yes.into())?;
+    let mut compute = arguments.compute.clone();
+    compute.drafter = arguments.speculate != Speculation::Off;
     let LoadedModel {
         checkpoint,
         model,
         memory,
         ..
-    } = loading::load_model(&location, &arguments.compute)?;
+    } = loading::load_model(&location, &compute)?;
     let texts = Texts::of_checkpoint(&checkpoint, &location.display())?;
     let service = Service::start(
         model,
@@ -200,6 +207,7 @@ fn service_options(arguments: &ServeArguments) -> ServiceOptions {
             disk_byte_count_max: u64::from(arguments.cache_disk) << 30,
             ..CacheOptions::default()
         }),
+        speculation: arguments.speculate,
         ..ServiceOptions::default()
     }
 }
