@@ -45,7 +45,8 @@ pub fn place(config: &dyn Architecture, place: Place) -> Size {
 /// those that it uses, of the embedding and of the tables of expert ids (single rows) nothing.
 pub fn active(config: &dyn Architecture, part: Part) -> Size {
     let mut size = Size::default();
-    if matches!(part, Part::Embedding | Part::Stages) {
+    let is_looked_up = matches!(part, Part::Embedding | Part::EngramTables);
+    if is_looked_up || matches!(part, Part::Stages | Part::Vision) {
         return size;
     }
     for_each(config, |_, other, kind, repeats, stored| {
@@ -96,7 +97,8 @@ pub fn fixed_bytes_per_sequence(config: &dyn Architecture, format: KvFormat) -> 
 pub(crate) fn tensor_count_bound(config: &dyn Architecture) -> u64 {
     // A layer has below 64 tensors besides its experts, which have six each.
     let layers = config.layer_count() + config.nextn_stage_count();
-    (layers as u64 + 1) * (64 + 6 * config.routed_expert_count() as u64)
+    let global = 2 * config.templates(Place::Global).len();
+    (layers as u64 + 1) * (64 + 6 * config.routed_expert_count() as u64) + global as u64
 }
 
 /// Elements of the largest tensor and an upper bound for the bytes of the checkpoint.

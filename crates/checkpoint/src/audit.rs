@@ -216,7 +216,7 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
         };
         let scale_name = format!("{name}.scale");
         let scale = self.catalogue.tensors.get(&scale_name);
-        let format = format_of(self.config, weight, scale);
+        let format = format_of(self.config, name, weight, scale);
         let shape = match format {
             // Packed bytes must hold whole groups.
             Some(MatrixFormat::Fp4Group { group }) if !columns.is_multiple_of(group) => None,
@@ -298,6 +298,7 @@ impl<'a, F: FnMut(&str)> Auditor<'a, F> {
 /// says.
 pub(crate) fn format_of(
     config: &dyn Architecture,
+    name: &str,
     weight: &Placement,
     scale: Option<&Placement>,
 ) -> Option<MatrixFormat> {
@@ -307,7 +308,7 @@ pub(crate) fn format_of(
         Dtype::I8 => MatrixFormat::FP4,
         Dtype::U8 => MatrixFormat::Integer(config.low_bit()?),
         Dtype::F8E4m3 => {
-            let [rows, columns] = config.quantization().map_or([128, 128], |q| q.weight_block_size);
+            let [rows, columns] = config.fp8_block(name);
             let scale = match scale.and_then(Placement::dtype) {
                 Some(Dtype::F32) => ScaleDtype::F32,
                 _ => ScaleDtype::E8m0,

@@ -212,7 +212,7 @@ impl Checkpoint {
         let &[rows, stored_columns] = weight.shape.as_slice() else {
             return Err(not_a_matrix(format!("its shape is {:?}", weight.shape)));
         };
-        let format = audit::format_of(&self.config, weight, scale)
+        let format = audit::format_of(&self.config, name, weight, scale)
             .ok_or_else(|| not_a_matrix(format!("its type is {}", weight.dtype)))?;
         let columns = format
             .columns(stored_columns)

@@ -39,7 +39,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// config.json describes a model of another family.
-    #[error("{origin}: model_type {model_type:?} is {verdict}; this version runs \"deepseek_v3\", \"deepseek_v32\" and \"deepseek_v4\"", origin = origin.display())]
+    #[error("{origin}: model_type {model_type:?} is {verdict}; this version runs \"deepseek_v3\", \"deepseek_v32\", \"deepseek_v4\" and \"deepseek_v41\"", origin = origin.display())]
     ModelType {
         /// The configuration file.
         origin: PathBuf,

@@ -60,8 +60,9 @@ pub use audit::{Problem, ProblemGroup, TensorReport};
 pub use checkpoint::{Checkpoint, Place, StoredMatrix, StoredTensor};
 pub use config::LOW_BIT_KEY;
 pub use config::{
-    Architecture, AttentionKind, DeepseekV3Config, DeepseekV4Config, Dspark, ExpertDtype, IndexerConfig, ModelConfig,
-    Quantization, RopeScaling, ScaleFormat,
+    Architecture, AttentionKind, Candidates, DeepseekV3Config, DeepseekV4Config, DeepseekV41Config, Dspark,
+    DsparkExperts, EngramConfig, ExpertDtype, IndexerConfig, LayerRole, ModelConfig, Quantization, RopeScaling,
+    ScaleFormat, TOKEN_MAP_KEY, VisionConfig,
 };
 pub use convert::Converted;
 pub use disk::available_bytes;

@@ -4,7 +4,7 @@
 //! left out, so the texts are not byte for byte those of the repositories.
 
 /// Repository, configuration.
-const RELEASES: [(&str, &str); 16] = [
+const RELEASES: [(&str, &str); 17] = [
     ("deepseek-ai/DeepSeek-V4-Flash", include_str!("published/flash.json")),
     (
         "deepseek-ai/DeepSeek-V4-Flash-DSpark",
@@ -32,6 +32,7 @@ const RELEASES: [(&str, &str); 16] = [
         "deepseek-ai/DeepSeek-V4-Pro-Base",
         include_str!("published/pro_base.json"),
     ),
+    ("deepseek-ai/DeepSeek-V4.1-Flash", include_str!("published/v41.json")),
     ("deepseek-ai/DeepSeek-V3", include_str!("published/v3.json")),
     ("deepseek-ai/DeepSeek-V3-0324", include_str!("published/v3.json")),
     ("deepseek-ai/DeepSeek-R1", include_str!("published/v3.json")),

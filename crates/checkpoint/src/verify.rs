@@ -122,14 +122,17 @@ impl Checkpoint {
 /// Norms, sinks, routers' biases, tables of experts, small hyper-connection tensors, scales of dense
 /// matrices: some 20 MB of V4-Flash, nearly all of it tables. Experts' scales (4 GB) are not among them.
 fn is_cheap(name: &str) -> bool {
-    const ENDS: [&str; 7] = [
+    const ENDS: [&str; 8] = [
         "norm.weight",
         ".attn_sink",
         ".gate.bias",
+        ".gate.bias_vl",
         ".gate.tid2eid",
         "_base",
         "_scale",
         ".scale",
     ];
-    !name.contains(".experts.") && ENDS.iter().any(|end| name.ends_with(end))
+    // Experts and Engram tables are gigabytes, their scales too.
+    let is_large = name.contains(".experts.") || name.contains(".engram.embed.");
+    !is_large && ENDS.iter().any(|end| name.ends_with(end))
 }

@@ -50,6 +50,12 @@ pub trait Architecture: Debug {
     /// Low-bit format of the dense part, in a folder that was converted to it.
     fn low_bit(&self) -> Option<IntegerWidth>;
 
+    /// Rows and columns of the blocks of an FP8 matrix by its official name without `.weight`, in a checkpoint whose
+    /// configuration says nothing of them too.
+    fn fp8_block(&self, _name: &str) -> [usize; 2] {
+        self.quantization().map_or([128, 128], |q| q.weight_block_size)
+    }
+
     /// The formats that the configuration announces, before any conversion.
     fn released_formats(&self) -> Formats;
 

@@ -4,7 +4,7 @@ use cachalot_numerics::IntegerWidth;
 use serde_json::{Map, Value};
 
 use super::{
-    Architecture, DeepseekV3Config, DeepseekV4Config, Quantization,
+    Architecture, DeepseekV3Config, DeepseekV4Config, DeepseekV41Config, Quantization,
     fields::{DOWNLOAD_AGAIN, Fields, shorten},
 };
 use crate::{
@@ -22,6 +22,8 @@ pub enum ModelConfig {
     V3(DeepseekV3Config),
     /// DeepSeek-V4: Flash, Pro and their variants.
     V4(DeepseekV4Config),
+    /// DeepSeek-V4.1-Flash.
+    V41(DeepseekV41Config),
 }
 
 impl ModelConfig {
@@ -36,6 +38,7 @@ impl ModelConfig {
         let map = object(text, origin)?;
         match model_type(&Fields::new(&map, origin))? {
             "deepseek_v4" => DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4),
+            "deepseek_v41" => DeepseekV41Config::from_map(&map, origin).map(ModelConfig::V41),
             _ => DeepseekV3Config::from_map(&map, origin).map(ModelConfig::V3),
         }
     }
@@ -52,6 +55,7 @@ impl ModelConfig {
         match self {
             ModelConfig::V3(config) => config.low_bit = Some(width),
             ModelConfig::V4(config) => config.low_bit = Some(width),
+            ModelConfig::V41(config) => config.low_bit = Some(width),
         }
     }
 }
@@ -63,6 +67,7 @@ impl Deref for ModelConfig {
         match self {
             ModelConfig::V3(config) => config,
             ModelConfig::V4(config) => config,
+            ModelConfig::V41(config) => config,
         }
     }
 }
@@ -92,6 +97,7 @@ delegate! {
     fn expert_width() -> usize;
     fn quantization() -> Option<Quantization>;
     fn low_bit() -> Option<IntegerWidth>;
+    fn fp8_block(name: &str) -> [usize; 2];
     fn released_formats() -> Formats;
     fn templates(place: Place) -> Vec<Template>;
     fn name_prefix(place: Place) -> String;
@@ -110,6 +116,12 @@ impl From<DeepseekV3Config> for ModelConfig {
 impl From<DeepseekV4Config> for ModelConfig {
     fn from(config: DeepseekV4Config) -> Self {
         ModelConfig::V4(config)
+    }
+}
+
+impl From<DeepseekV41Config> for ModelConfig {
+    fn from(config: DeepseekV41Config) -> Self {
+        ModelConfig::V41(config)
     }
 }
 
@@ -143,7 +155,7 @@ pub(super) fn require<'a>(fields: &Fields<'a>, wanted: &[&str]) -> Result<&'a st
 fn model_type<'a>(fields: &Fields<'a>) -> Result<&'a str, Error> {
     let model_type = fields.text("model_type")?.unwrap_or_default();
     match model_type {
-        "deepseek_v3" | "deepseek_v32" | "deepseek_v4" => Ok(model_type),
+        "deepseek_v3" | "deepseek_v32" | "deepseek_v4" | "deepseek_v41" => Ok(model_type),
         "" if fields.get("n_layers").is_some() => Err(Error::ConfigKeyMissing {
             origin: fields.origin.to_owned(),
             key: "model_type".into(),

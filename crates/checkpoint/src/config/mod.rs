@@ -7,11 +7,13 @@ pub(crate) mod limits;
 mod parts;
 pub(crate) mod v3;
 pub(crate) mod v4;
+pub(crate) mod v41;
 
 pub use architecture::Architecture;
 pub use family::ModelConfig;
 pub use v3::{DeepseekV3Config, IndexerConfig};
 pub use v4::{AttentionKind, DeepseekV4Config, Dspark};
+pub use v41::{Candidates, DeepseekV41Config, DsparkExperts, EngramConfig, LayerRole, TOKEN_MAP_KEY, VisionConfig};
 
 /// Key of config.json by which a converted folder announces its low-bit format: `{"format": "int4", "group_size": 32}`.
 pub const LOW_BIT_KEY: &str = "cachalot_dense";

@@ -3,6 +3,7 @@
 mod template;
 pub(crate) mod v3;
 pub(crate) mod v4;
+pub(crate) mod v41;
 
 pub(crate) use template::List;
 pub use template::Template;
@@ -39,11 +40,17 @@ pub enum Part {
     Norms,
     /// The MTP layer or the DSpark stages, all of it.
     Stages,
+    /// Engram tables (V4.1), of which a token reads a few rows.
+    EngramTables,
+    /// What turns these rows into an addition to the streams.
+    EngramProjections,
+    /// The vision tower (V4.1), which is not run.
+    Vision,
 }
 
 impl Part {
     /// All parts, in the order of the enum.
-    pub const ALL: [Part; 12] = [
+    pub const ALL: [Part; 15] = [
         Part::RoutedExperts,
         Part::Attention,
         Part::SharedExperts,
@@ -56,6 +63,9 @@ impl Part {
         Part::Routers,
         Part::Norms,
         Part::Stages,
+        Part::EngramTables,
+        Part::EngramProjections,
+        Part::Vision,
     ];
 
     /// Whether the matrices of this part are what a low-bit format may replace: projections that every token reads.
@@ -95,6 +105,8 @@ pub enum MatrixClass {
     Dense,
     /// FP4 in groups or FP8 in blocks; BF16 or F32 in a checkpoint that is not quantised.
     Expert,
+    /// Rows that are looked up: FP8 with scales of their own; BF16 or F32 in a checkpoint that is not quantised.
+    Table,
 }
 
 impl MatrixClass {
@@ -102,7 +114,7 @@ impl MatrixClass {
     pub const fn dtypes(self) -> &'static [Dtype] {
         match self {
             MatrixClass::Plain => &[Dtype::Bf16, Dtype::F32],
-            MatrixClass::Dense => &[Dtype::F8E4m3, Dtype::Bf16, Dtype::F32],
+            MatrixClass::Dense | MatrixClass::Table => &[Dtype::F8E4m3, Dtype::Bf16, Dtype::F32],
             MatrixClass::Expert => &[Dtype::I8, Dtype::F8E4m3, Dtype::Bf16, Dtype::F32],
         }
     }
@@ -185,6 +197,8 @@ pub struct Formats {
     pub dense: MatrixFormat,
     /// Routed experts.
     pub expert: MatrixFormat,
+    /// Tables whose rows are looked up.
+    pub table: MatrixFormat,
     /// Low-bit format of the dense part, where it is smaller than the others.
     pub low_bit: Option<IntegerWidth>,
 }
@@ -196,6 +210,7 @@ impl Formats {
             plain: MatrixFormat::Bf16,
             dense: MatrixFormat::Bf16,
             expert: MatrixFormat::Bf16,
+            table: MatrixFormat::Bf16,
             low_bit: None,
         }
     }
@@ -219,6 +234,7 @@ impl Formats {
             MatrixClass::Plain => self.plain,
             MatrixClass::Dense => self.dense,
             MatrixClass::Expert => self.expert,
+            MatrixClass::Table => self.table,
         };
         match self.low_bit {
             Some(width) if part.is_dense() && is_worth(released, width, rows, columns) => MatrixFormat::Integer(width),

@@ -112,7 +112,11 @@ impl List {
     fn single_pass_hyper_connections(&mut self, streams: usize, width: usize) {
         let mixes = (2 + streams) * streams;
         for site in ["attn", "ffn"] {
-            for (name, shape) in [("fn", &[mixes, streams * width][..]), ("base", &[mixes]), ("scale", &[3])] {
+            for (name, shape) in [
+                ("fn", &[mixes, streams * width][..]),
+                ("base", &[mixes]),
+                ("scale", &[3]),
+            ] {
                 let name = format!("hc_{site}_{name}");
                 self.plain(Part::HyperConnections, &name, Dtype::F32, shape);
             }

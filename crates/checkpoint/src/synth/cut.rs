@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::cut_v41::cut_v41;
 use crate::{
     Error,
     config::{DeepseekV4Config, LOW_BIT_KEY, ModelConfig},
@@ -25,7 +26,8 @@ pub enum Stages {
 /// and keep looking up, the others from the end of the model. That keeps the mix: V4-Flash cut to 3 has a
 /// window-only layer with looked-up experts, an HCA and a CSA layer; V4-Pro HCA with lookup, HCA and CSA. A
 /// single layer is the model's last (CSA), which routes by score. No more layers than the model has are
-/// given. V3: the same, with dense layers in the place of those that look up.
+/// given. V3: the same, with dense layers in the place of those that look up. V4.1: one layer of each role first, in the
+/// order that the next layer needs them; Engram tables keep their shape with 16,384 rows a prime.
 ///
 /// # Errors
 /// Those of [`ModelConfig::from_json`], and [`Error::ConfigValue`] for 0 layers.
@@ -65,6 +67,7 @@ pub fn with_layers(json: &str, layers: usize, stages: Stages) -> Result<String, 
             map.remove("mlp_layer_types");
             map.remove("layer_types");
         }
+        ModelConfig::V41(config) => cut_v41(&mut map, config, count, stages),
         ModelConfig::V4(config) => cut_v4(&mut map, config, count, front(config.num_hash_layers), stages),
     }
     let text = serde_json::to_string_pretty(&map).expect("a JSON object");

@@ -7,12 +7,13 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `cut` | a configuration with fewer layers from a published one |
+//! | `cut`, `cut_v41` | a configuration with fewer layers from a published one |
 //! | `random` | the counter-based generator and its tables |
 //! | `recipe` | which numbers which tensor gets |
 //! | `shard` | one safetensors file: header, then bytes in bounded memory |
 
 mod cut;
+mod cut_v41;
 mod random;
 mod recipe;
 mod shard;

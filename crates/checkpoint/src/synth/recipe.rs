@@ -110,12 +110,14 @@ fn plain(name: &str, shape: &[usize]) -> Content {
     let inputs = shape.last().copied().unwrap_or(1) as f64;
     let (mean, deviation) = match name {
         name if name.ends_with("kv_norm.weight") || name.ends_with("compressor.norm.weight") => (1.3, 0.15),
+        name if name.contains(".engram.") => (1.0, 0.1),
+        name if name.starts_with("vision.") || name.starts_with("aligner.") => (0.0, 0.1),
         name if name.ends_with("norm.weight") => (1.0, 0.1),
         name if name.ends_with("_fn") => (0.0, inputs.powf(-0.5)),
         name if name.ends_with("_base") => (0.0, 0.5),
         name if name.ends_with("_scale") => (0.8, 0.1),
         name if name.ends_with("attn_sink") => (0.0, 0.7),
-        name if name.ends_with("gate.bias") => (0.0, 0.1),
+        name if name.ends_with("gate.bias") || name.ends_with("gate.bias_vl") => (0.0, 0.1),
         // Positions inside a compressed window.
         _ => (0.0, 0.5),
     };

@@ -71,6 +71,9 @@ fn part(part: inventory::Part, name: &str) -> Part {
         inventory::Part::Routers => Part::Routers,
         inventory::Part::Stages if name.starts_with("ffn.experts.") => Part::StageExperts,
         inventory::Part::Stages => Part::Stages,
+        inventory::Part::EngramTables => Part::EngramTables,
+        inventory::Part::EngramProjections => Part::EngramProjections,
+        inventory::Part::Vision => Part::Vision,
         _ => Part::Norms,
     }
 }

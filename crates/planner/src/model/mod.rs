@@ -17,6 +17,7 @@ pub fn from_config(name: &str, config: &ModelConfig) -> Result<Model, Error> {
     match config {
         ModelConfig::V3(config) => Ok(v3::model(name, config)),
         ModelConfig::V4(config) => Ok(v4::model(name, config)),
+        ModelConfig::V41(config) => Ok(v41::model(name, config)),
         other => Err(Error::Family { family: other.family() }),
     }
 }

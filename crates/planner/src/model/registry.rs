@@ -4,20 +4,12 @@ use std::path::Path;
 
 use cachalot_checkpoint::{ModelConfig, published};
 
-use super::{Model, v41};
+use super::Model;
 use crate::{Error, units};
-
-/// Releases that have no configuration type here, and which family they are of.
-const OTHERS: [(&str, Family); 1] = [("deepseek-ai/DeepSeek-V4.1-Flash", Family::V41)];
-
-#[derive(Clone, Copy)]
-enum Family {
-    V41,
-}
 
 /// Names of all models that need no files.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    published::names().chain(OTHERS.iter().map(|(name, _)| *name))
+    published::names()
 }
 
 /// A model by the name of its repository, with or without the owner, or by a folder with a config.json.
@@ -27,15 +19,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub fn find(name: &str) -> Result<Model, Error> {
     if let Some(text) = published::config(name) {
         return from_config(name, text, Path::new("config.json"));
-    }
-    let bare = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
-    if let Some((name, family)) = OTHERS.iter().find(|(known, _)| {
-        let owner_fits = !name.contains('/') || known.eq_ignore_ascii_case(name);
-        owner_fits && bare(known) == bare(name)
-    }) {
-        return Ok(match family {
-            Family::V41 => v41::model(name),
-        });
     }
     let folder = Path::new(name);
     if folder.is_dir() {

@@ -93,8 +93,6 @@ pub struct DeepseekV41Config {
     pub max_position_embeddings: usize,
     /// Tables of word groups; `None` for a model without.
     pub engram: Option<EngramConfig>,
-    /// DSpark stages announced by `num_nextn_predict_layers`.
-    pub num_nextn_predict_layers: usize,
     /// The DSpark drafter; there are no stages without it.
     pub dspark: Option<DsparkExperts>,
     /// First token of a prompt.

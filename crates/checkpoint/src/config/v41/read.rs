@@ -9,7 +9,7 @@ use crate::{
         Dspark,
         fields::{DOWNLOAD_AGAIN, Fields},
         limits,
-        parts::{eos_token_ids, expert_dtype, low_bit, optional_theta, quantization, rope_scaling, single, token_id},
+        parts::{eos_token_ids, low_bit, optional_theta, quantization, rope_scaling, single, token_id},
     },
 };
 
@@ -22,13 +22,8 @@ pub(super) fn config(root: &Fields<'_>, fields: &Fields<'_>) -> Result<DeepseekV
     let theta = |key: &str| optional_theta(fields, key)?.ok_or_else(|| fields.missing(key));
     let compress_ratios = compress_ratios(fields, num_hidden_layers)?;
     let sources = |key: &str| sources(fields, key, num_hidden_layers);
-    let quantization = quantization(root)?;
-    if quantization.is_some() {
-        let only = root.object("quantization_config")?;
-        expert_dtype(root)?;
-        if let Some(only) = only {
-            only.fixed("expert_dtype", json!("fp4"))?;
-        }
+    if let Some(quantization) = root.object("quantization_config")? {
+        quantization.fixed("expert_dtype", json!("fp4"))?;
     }
     Ok(DeepseekV41Config {
         vocab_size,
@@ -65,7 +60,6 @@ pub(super) fn config(root: &Fields<'_>, fields: &Fields<'_>) -> Result<DeepseekV
         norm_topk_prob: fields.boolean("norm_topk_prob")?,
         max_position_embeddings: fields.count("max_position_embeddings", limits::POSITIONS)?,
         engram: EngramConfig::read(fields, num_hidden_layers, vocab_size)?,
-        num_nextn_predict_layers: compress_ratios.len() - num_hidden_layers,
         dspark: match compress_ratios.len() > num_hidden_layers {
             true => Some(dspark(fields, num_hidden_layers, vocab_size)?),
             false => None,
@@ -84,7 +78,7 @@ pub(super) fn config(root: &Fields<'_>, fields: &Fields<'_>) -> Result<DeepseekV
             Some(vision) => Some(vision_config(&vision)?),
             None => None,
         },
-        quantization,
+        quantization: quantization(root)?,
         low_bit: low_bit(root)?,
     })
 }

@@ -13,9 +13,19 @@ use crate::{
 pub(super) fn check(config: &DeepseekV41Config, fields: &Fields<'_>) -> Result<(), Error> {
     let c = config;
     for (key, value, other, bound) in [
-        ("num_experts_per_tok", c.num_experts_per_tok, "n_routed_experts", c.n_routed_experts),
+        (
+            "num_experts_per_tok",
+            c.num_experts_per_tok,
+            "n_routed_experts",
+            c.n_routed_experts,
+        ),
         ("qk_rope_head_dim", c.qk_rope_head_dim, "head_dim", c.head_dim),
-        ("qk_rope_head_dim", c.qk_rope_head_dim, "index_head_dim", c.index_head_dim),
+        (
+            "qk_rope_head_dim",
+            c.qk_rope_head_dim,
+            "index_head_dim",
+            c.index_head_dim,
+        ),
     ] {
         at_most(fields, key, value, other, bound)?;
     }
@@ -70,7 +80,8 @@ fn check_sources(config: &DeepseekV41Config, fields: &Fields<'_>) -> Result<(), 
                 }
             }
             LayerRole::Window => {
-                let expected = format!("a layer that is or follows a source of both lists (its compression is {ratio})");
+                let expected =
+                    format!("a layer that is or follows a source of both lists (its compression is {ratio})");
                 return wrong("kv_source_layer_ids", expected);
             }
             LayerRole::Shared {

@@ -285,6 +285,9 @@ fn part_name(part: Part) -> &'static str {
         Part::Routers => "routers",
         Part::Norms => "norms",
         Part::Stages => "drafting stages",
+        Part::EngramTables => "Engram tables",
+        Part::EngramProjections => "Engram projections",
+        Part::Vision => "vision tower",
         _ => "other",
     }
 }
