@@ -103,6 +103,7 @@ fn prompt_format(checkpoint: &Checkpoint) -> PromptFormat {
             PromptFormat::of_v3(template.as_deref(), config.indexer.is_some(), has_power_scales)
         }
         ModelConfig::V4(config) if config.dspark.is_some() => PromptFormat::V4Dspark,
+        ModelConfig::V41(_) => PromptFormat::V41,
         _ => PromptFormat::V4,
     }
 }
