@@ -52,13 +52,26 @@ pub enum RowFormat {
     /// Index keys of V4: Hadamard-rotated, rounded to bf16, e2m1 in groups of 32 with E8M0 scales.
     /// Layout: codes, scales. 68 bytes for 128 channels.
     Fp4Hadamard,
+    /// Window rows of V4.1: all channels as e4m3 in groups of 32 with E8M0 scales.
+    /// Layout: codes, scales. 528 bytes for 512 channels.
+    Fp8,
+    /// Index keys of V4.1: e2m1 in groups of 32 with E8M0 scales, not rotated.
+    /// Layout: codes, scales. 68 bytes for 128 channels.
+    Fp4,
+    /// Entries of V4.1: e2m1 in groups of 16 with e4m3 scales.
+    /// Layout: codes, scales. 288 bytes for 512 channels.
+    Fp4Fine,
 }
 
 impl RowFormat {
     /// Channels that share a scale in [`RowFormat::Fp8Tail`].
     pub const FP8_GROUP: usize = 64;
-    /// Channels that share a scale in [`RowFormat::Fp4Hadamard`].
+    /// Channels that share a scale in [`RowFormat::Fp8`].
+    pub const FP8_SMALL_GROUP: usize = 32;
+    /// Channels that share a scale in [`RowFormat::Fp4Hadamard`] and [`RowFormat::Fp4`].
     pub const FP4_GROUP: usize = 32;
+    /// Channels that share a scale in [`RowFormat::Fp4Fine`].
+    pub const FP4_FINE_GROUP: usize = 16;
 
     /// Bytes of a row of `width` channels with a rotary tail of `tail` channels.
     pub const fn byte_count(self, width: usize, tail: usize) -> usize {
@@ -69,7 +82,9 @@ impl RowFormat {
                 let plain = width - tail;
                 plain + 2 * tail + plain.div_ceil(RowFormat::FP8_GROUP).next_multiple_of(8)
             }
-            RowFormat::Fp4Hadamard => width.div_ceil(2) + width.div_ceil(RowFormat::FP4_GROUP),
+            RowFormat::Fp8 => width + width.div_ceil(RowFormat::FP8_SMALL_GROUP),
+            RowFormat::Fp4Fine => width.div_ceil(2) + width.div_ceil(RowFormat::FP4_FINE_GROUP),
+            RowFormat::Fp4Hadamard | RowFormat::Fp4 => width.div_ceil(2) + width.div_ceil(RowFormat::FP4_GROUP),
         }
     }
 }
@@ -112,5 +127,8 @@ mod tests {
     fn packed_rows_have_the_published_sizes() {
         assert_eq!(RowFormat::Fp8Tail.byte_count(512, 64), 584);
         assert_eq!(RowFormat::Fp4Hadamard.byte_count(128, 64), 68);
+        assert_eq!(RowFormat::Fp8.byte_count(512, 64), 528);
+        assert_eq!(RowFormat::Fp4.byte_count(128, 64), 68);
+        assert_eq!(RowFormat::Fp4Fine.byte_count(512, 64), 288);
     }
 }

@@ -43,7 +43,7 @@ impl StatePool {
 
     /// Fills a tensor whose innermost dimension is a row.
     fn fill_rows(&self, tensor: &Tensor, layout: RowLayout, random: &mut Random) -> Result<(), Error> {
-        debug_assert!(matches!(tensor.dtype(), Dtype::U8 | Dtype::F32));
+        debug_assert!(matches!(tensor.dtype(), Dtype::U8 | Dtype::F32 | Dtype::I32));
         let mut bytes = vec![0; tensor.byte_count()];
         let row_byte_count = layout.byte_count();
         for row in bytes.chunks_exact_mut(row_byte_count) {
@@ -84,24 +84,37 @@ impl Random {
                 let plain = layout.width - layout.tail;
                 let (codes, rest) = row.split_at_mut(plain);
                 let (tail, scales) = rest.split_at_mut(2 * layout.tail);
-                // e4m3 with exponents 5 to 7: bits 3 to 6.
-                self.each(codes, |random| {
-                    random.to_le_bytes().map(|byte| {
-                        let exponent = 5 + (byte >> 3 & 0xF) % 3;
-                        byte & 0x87 | exponent << 3
-                    })
-                });
+                self.each(codes, fp8_values);
                 self.each(tail, bf16_values);
                 scales.fill(0);
                 scales[..plain.div_ceil(RowFormat::FP8_GROUP)].fill(127);
             }
-            RowFormat::Fp4Hadamard => {
+            RowFormat::Fp8 => {
+                let (codes, scales) = row.split_at_mut(layout.width);
+                self.each(codes, fp8_values);
+                scales.fill(127);
+            }
+            RowFormat::Fp4Fine => {
+                let (codes, scales) = row.split_at_mut(layout.width.div_ceil(2));
+                self.each(codes, u64::to_le_bytes);
+                // 1/2 as e4m3.
+                scales.fill(0x30);
+            }
+            RowFormat::Fp4Hadamard | RowFormat::Fp4 => {
                 let (codes, scales) = row.split_at_mut(layout.width.div_ceil(2));
                 self.each(codes, u64::to_le_bytes);
                 scales.fill(126);
             }
         }
     }
+}
+
+/// Eight e4m3 values with exponents 5 to 7: bits 3 to 6.
+fn fp8_values(random: u64) -> [u8; 8] {
+    random.to_le_bytes().map(|byte| {
+        let exponent = 5 + (byte >> 3 & 0xF) % 3;
+        byte & 0x87 | exponent << 3
+    })
 }
 
 /// Four bf16 values between 1/4 and 2.

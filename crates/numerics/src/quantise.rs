@@ -77,6 +77,29 @@ pub fn encode_fp4(values: &[f32], group: usize, codes: &mut [u8], scales: &mut [
     }
 }
 
+/// The e4m3 scale code of a group to be stored as e2m1: `e4m3(max(max|x|, 6 * 2^-9) / 6)`.
+#[inline]
+pub fn fp4_fine_scale(group: &[f32]) -> u8 {
+    const FLOOR: f32 = 6.0 / 512.0;
+    e4m3::encode(absolute_max(group).max(FLOOR) / 6.0)
+}
+
+/// Stores `values` (an even count) as packed e2m1 codes and one e4m3 code for each group.
+///
+/// # Panics
+/// If `codes` or `scales` is shorter than needed, or `group` is odd.
+pub fn encode_fp4_fine(values: &[f32], group: usize, codes: &mut [u8], scales: &mut [u8]) {
+    assert!(group.is_multiple_of(2), "FP4 groups hold pairs");
+    let groups = values.chunks(group).zip(codes.chunks_mut(group / 2));
+    for ((values, codes), scale_code) in groups.zip(scales) {
+        *scale_code = fp4_fine_scale(values);
+        let scale = e4m3::decode(*scale_code);
+        for (code, pair) in codes.iter_mut().zip(values.chunks(2)) {
+            *code = e2m1::encode_pair(pair[0] / scale, pair.get(1).copied().unwrap_or(0.0) / scale);
+        }
+    }
+}
+
 fn absolute_max(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |max: f32, value| max.max(value.abs()))
 }

@@ -80,7 +80,7 @@ pub(super) fn decode(
             [Some(a), Some(b)] => match packing.format {
                 RowFormat::Fp8Tail => set_fp8(packing, pair, [a, b], block),
                 RowFormat::Bf16 => set_bf16(packing, pair, [a, b], block),
-                RowFormat::F32 | RowFormat::Fp4Hadamard => false,
+                _ => false,
             },
             [None, None] => {
                 for step in 0..block.keys.len() / 2 {

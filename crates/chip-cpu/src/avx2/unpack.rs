@@ -21,32 +21,20 @@ pub(super) fn unpack(packing: &Packing, row: &[u8], out: &mut [f32]) -> bool {
         return false;
     }
     match packing.format {
-        RowFormat::F32 => return false,
+        RowFormat::F32 | RowFormat::Fp4Fine => return false,
         RowFormat::Bf16 => unpack_bf16(row, out),
         RowFormat::Fp8Tail => {
             let (plain_out, tail_out) = out.split_at_mut(plain);
             let (codes, rest) = row.split_at(plain);
             let (tail_codes, scales) = rest.split_at(2 * packing.tail);
-            let groups = plain_out
-                .chunks_mut(RowFormat::FP8_GROUP)
-                .zip(codes.chunks(RowFormat::FP8_GROUP));
-            for ((out, codes), scale) in groups.zip(scales) {
-                // SAFETY: eight codes and eight values a step.
-                unsafe {
-                    let factor = fp8_factor(e8m0::decode(*scale));
-                    for (out, codes) in out
-                        .as_chunks_mut::<LANES>()
-                        .0
-                        .iter_mut()
-                        .zip(codes.as_chunks::<LANES>().0)
-                    {
-                        _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(decode_fp8(codes.as_ptr()), factor));
-                    }
-                }
-            }
+            unpack_fp8(codes, scales, RowFormat::FP8_GROUP, plain_out);
             unpack_bf16(tail_codes, tail_out);
         }
-        RowFormat::Fp4Hadamard => {
+        RowFormat::Fp8 => {
+            let (codes, scales) = row.split_at(width);
+            unpack_fp8(codes, scales, RowFormat::FP8_SMALL_GROUP, out);
+        }
+        RowFormat::Fp4Hadamard | RowFormat::Fp4 => {
             let (codes, scales) = row.split_at(width / 2);
             let groups = out
                 .chunks_mut(RowFormat::FP4_GROUP)
@@ -63,6 +51,26 @@ pub(super) fn unpack(packing: &Packing, row: &[u8], out: &mut [f32]) -> bool {
         }
     }
     true
+}
+
+/// Codes with a scale for each `group` of them.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn unpack_fp8(codes: &[u8], scales: &[u8], group: usize, out: &mut [f32]) {
+    for ((out, codes), scale) in out.chunks_mut(group).zip(codes.chunks(group)).zip(scales) {
+        // SAFETY: eight codes and eight values a step.
+        unsafe {
+            let factor = fp8_factor(e8m0::decode(*scale));
+            for (out, codes) in out
+                .as_chunks_mut::<LANES>()
+                .0
+                .iter_mut()
+                .zip(codes.as_chunks::<LANES>().0)
+            {
+                _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(decode_fp8(codes.as_ptr()), factor));
+            }
+        }
+    }
 }
 
 #[inline]

@@ -65,6 +65,18 @@ impl Packing {
                 let (codes, scales) = out.split_at_mut(self.width.div_ceil(2));
                 quantise::encode_fp4(&rotated, RowFormat::FP4_GROUP, codes, scales);
             }
+            RowFormat::Fp8 => {
+                let (codes, scales) = out.split_at_mut(self.width);
+                quantise::encode_fp8(values, RowFormat::FP8_SMALL_GROUP, codes, scales);
+            }
+            RowFormat::Fp4 => {
+                let (codes, scales) = out.split_at_mut(self.width.div_ceil(2));
+                quantise::encode_fp4(values, RowFormat::FP4_GROUP, codes, scales);
+            }
+            RowFormat::Fp4Fine => {
+                let (codes, scales) = out.split_at_mut(self.width.div_ceil(2));
+                quantise::encode_fp4_fine(values, RowFormat::FP4_FINE_GROUP, codes, scales);
+            }
         }
     }
 
@@ -104,18 +116,33 @@ impl Packing {
                 }
                 unpack_bf16(tail_bytes, tail);
             }
-            RowFormat::Fp4Hadamard => {
-                let (codes, scales) = row.split_at(self.width.div_ceil(2));
+            RowFormat::Fp8 => {
+                let (codes, scales) = row.split_at(self.width);
                 let groups = out
-                    .chunks_mut(RowFormat::FP4_GROUP)
-                    .zip(codes.chunks(RowFormat::FP4_GROUP / 2));
+                    .chunks_mut(RowFormat::FP8_SMALL_GROUP)
+                    .zip(codes.chunks(RowFormat::FP8_SMALL_GROUP));
                 for ((values, codes), scale) in groups.zip(scales) {
                     let scale = e8m0::decode(*scale);
-                    for (pair, byte) in values.chunks_mut(2).zip(codes) {
-                        for (value, decoded) in pair.iter_mut().zip(e2m1::decode_pair(*byte)) {
-                            *value = decoded * scale;
-                        }
+                    for (value, code) in values.iter_mut().zip(codes) {
+                        *value = e4m3::decode(*code) * scale;
                     }
+                }
+            }
+            RowFormat::Fp4Hadamard | RowFormat::Fp4 => self.unpack_fp4(row, RowFormat::FP4_GROUP, e8m0::decode, out),
+            RowFormat::Fp4Fine => self.unpack_fp4(row, RowFormat::FP4_FINE_GROUP, e4m3::decode, out),
+        }
+    }
+}
+
+impl Packing {
+    fn unpack_fp4(&self, row: &[u8], group: usize, decode_scale: fn(u8) -> f32, out: &mut [f32]) {
+        let (codes, scales) = row.split_at(self.width.div_ceil(2));
+        let groups = out.chunks_mut(group).zip(codes.chunks(group / 2));
+        for ((values, codes), scale) in groups.zip(scales) {
+            let scale = decode_scale(*scale);
+            for (pair, byte) in values.chunks_mut(2).zip(codes) {
+                for (value, decoded) in pair.iter_mut().zip(e2m1::decode_pair(*byte)) {
+                    *value = decoded * scale;
                 }
             }
         }

@@ -126,7 +126,16 @@ pub(super) fn random_packed(values: &mut Values, format: RowFormat, width: usize
             row.extend((0..groups).map(|_| 119 + values.below(3) as u8));
             row.resize(format.byte_count(width, tail), 0);
         }
-        RowFormat::Fp4Hadamard => {
+        RowFormat::Fp8 => {
+            row.extend((0..width).map(|_| e4m3::encode(values.normal() * 128.0)));
+            row.extend((0..width.div_ceil(RowFormat::FP8_SMALL_GROUP)).map(|_| 119 + values.below(3) as u8));
+        }
+        RowFormat::Fp4Fine => {
+            row.extend(values.bytes(width.div_ceil(2)));
+            let groups = width.div_ceil(RowFormat::FP4_FINE_GROUP);
+            row.extend((0..groups).map(|_| e4m3::encode(0.1 + values.signed().abs() / 2.0)));
+        }
+        RowFormat::Fp4Hadamard | RowFormat::Fp4 => {
             row.extend(values.bytes(width.div_ceil(2)));
             row.extend((0..width.div_ceil(RowFormat::FP4_GROUP)).map(|_| 124 + values.below(3) as u8));
         }

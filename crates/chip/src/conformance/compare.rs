@@ -292,7 +292,8 @@ fn step(mode: Mode, format: RowFormat, in_tail: bool, value: f32, largest: f32) 
         RowFormat::Fp8Tail if !in_tail => value.abs() / 8.0 + largest / (448.0 * 512.0) + noise,
         RowFormat::Bf16 | RowFormat::Fp8Tail => value.abs() * OFFICIAL_STEP + noise,
         // The scale of a group reaches from a sixth to a third of its largest value.
-        RowFormat::Fp4Hadamard => (value.abs() / 2.0).max(largest / 6.0) + noise,
+        RowFormat::Fp8 => value.abs() / 8.0 + largest / (448.0 * 512.0) + noise,
+        RowFormat::Fp4Hadamard | RowFormat::Fp4 | RowFormat::Fp4Fine => (value.abs() / 2.0).max(largest / 6.0) + noise,
     }
 }
 
@@ -308,7 +309,15 @@ pub(super) fn unpack(format: RowFormat, width: usize, tail: usize, row: &[u8]) -
             e4m3::decode(row[channel]) * e8m0::decode(scale)
         }
         RowFormat::Fp8Tail => bf16_at(plain + 2 * (channel - plain)),
-        RowFormat::Fp4Hadamard => {
+        RowFormat::Fp8 => {
+            let scale = row[width + channel / RowFormat::FP8_SMALL_GROUP];
+            e4m3::decode(row[channel]) * e8m0::decode(scale)
+        }
+        RowFormat::Fp4Fine => {
+            let scale = row[width.div_ceil(2) + channel / RowFormat::FP4_FINE_GROUP];
+            e2m1::decode(row[channel / 2] >> (4 * (channel % 2))) * e4m3::decode(scale)
+        }
+        RowFormat::Fp4Hadamard | RowFormat::Fp4 => {
             let scale = row[width.div_ceil(2) + channel / RowFormat::FP4_GROUP];
             e2m1::decode(row[channel / 2] >> (4 * (channel % 2))) * e8m0::decode(scale)
         }

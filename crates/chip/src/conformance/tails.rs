@@ -17,11 +17,14 @@ use super::{
 use crate::{Compress, Entries, PackRows, RowFormat, WriteTail};
 
 /// Every row format.
-pub(super) const ROW_FORMATS: [RowFormat; 4] = [
+pub(super) const ROW_FORMATS: [RowFormat; 7] = [
     RowFormat::F32,
     RowFormat::Bf16,
     RowFormat::Fp8Tail,
     RowFormat::Fp4Hadamard,
+    RowFormat::Fp8,
+    RowFormat::Fp4,
+    RowFormat::Fp4Fine,
 ];
 
 /// A width and a tail that `format` can pack, from any two numbers.
