@@ -184,6 +184,56 @@ impl CpuMatrix {
         Ok(matrix)
     }
 
+    /// The matrix behind a handle whose rows are looked up: checked as a whole, unless every row has scales of its own.
+    /// Such tables may be larger than memory, and [`CpuMatrix::check_row`] looks at what is read.
+    pub fn of_table(matrix: &Matrix) -> Result<&CpuMatrix, Error> {
+        match matrix.format() {
+            MatrixFormat::Fp8Block { rows: 1, .. } => {
+                matrix
+                    .buffer()
+                    .as_any()
+                    .downcast_ref()
+                    .ok_or_else(|| Error::ForeignTensor {
+                        chip: CHIP_NAME.to_owned(),
+                    })
+            }
+            _ => CpuMatrix::of(matrix),
+        }
+    }
+
+    /// Looks at codes and scales of a row of a table that was not checked as a whole.
+    pub fn check_row(&self, row: usize) -> Result<(), Error> {
+        let MatrixFormat::Fp8Block {
+            rows: 1,
+            columns,
+            scale,
+        } = self.format
+        else {
+            return Ok(());
+        };
+        let codes = &self.weights[row * self.columns..][..self.columns];
+        if let Some(place) = codes.iter().position(|code| code & 0x7F == 0x7F) {
+            return Err(Error::BadWeight {
+                name: self.name.clone(),
+                index: row * self.columns + place,
+            });
+        }
+        let count = self.columns.div_ceil(columns);
+        let scales = row * count..(row + 1) * count;
+        let is_bad = |index: &usize| {
+            let scale = scale.decode(&self.scales, *index);
+            !(scale.is_finite() && scale > 0.0)
+        };
+        match scales.clone().find(is_bad) {
+            None => Ok(()),
+            Some(index) => Err(Error::BadScale {
+                name: self.name.clone(),
+                index,
+                value: scale.decode(&self.scales, index).to_string(),
+            }),
+        }
+    }
+
     /// Looks at scales and codes, once.
     pub fn check(&self) -> Result<(), Error> {
         if !self.is_checked.load(Ordering::Acquire) {

@@ -1,6 +1,6 @@
 //! Hyper-connections (V4 architecture, section 2).
 
-use cachalot_chip::{Error, HyperHead, HyperMix, HyperPost};
+use cachalot_chip::{Error, HyperCollapse, HyperHead, HyperMix, HyperPost, HyperWeights};
 
 use super::Context;
 use crate::{
@@ -37,6 +37,50 @@ pub(super) fn mix(context: &Context<'_>, operation: &HyperMix<'_>) -> Result<(),
         }
         sinkhorn(comb, n, operation.sinkhorn_iterations, operation.epsilon);
         context.round(input);
+    });
+    Ok(())
+}
+
+pub(super) fn weights(context: &Context<'_>, operation: &HyperWeights<'_>) -> Result<(), Error> {
+    let [_, n, d] = [0, 1, 2].map(|i| operation.streams.shape()[i]);
+    let streams = context.access.f32("streams", operation.streams)?;
+    let function = context.access.f32("function", operation.function)?;
+    let scale = context.access.f32("scale", operation.scale)?;
+    let base = context.access.f32("base", operation.base)?;
+    let pre = context.access.f32_mut("pre", operation.pre)?;
+    let post = Chunks::new(context.access.f32_mut("post", operation.post)?, n);
+    let comb = Chunks::new(context.access.f32_mut("comb", operation.comb)?, n * n);
+    let mix_count = (2 + n) * n;
+    let mixes = mixes(context, streams, function, n * d, mix_count);
+    context.pool.for_each_chunk(pre, n, 2 * n * d, |row, pre| {
+        // SAFETY: `for_each_chunk` calls with every row once.
+        let (post, comb) = unsafe { (post.get(row), comb.get(row)) };
+        let inverse_norm = inverse_norm(&streams[row * n * d..][..n * d], operation.norm_epsilon);
+        let mixed = |index: usize| mixes[row * mix_count + index] * inverse_norm;
+        for i in 0..n {
+            pre[i] = sigmoid(mixed(i) * scale[0] + base[i]) + operation.epsilon;
+            post[i] = 2.0 * sigmoid(mixed(n + i) * scale[1] + base[n + i]);
+        }
+        for (index, value) in comb.iter_mut().enumerate() {
+            *value = mixed(2 * n + index) * scale[2] + base[2 * n + index];
+        }
+        sinkhorn(comb, n, operation.sinkhorn_iterations, operation.epsilon);
+    });
+    Ok(())
+}
+
+pub(super) fn collapse(context: &Context<'_>, operation: &HyperCollapse<'_>) -> Result<(), Error> {
+    let [_, n, d] = [0, 1, 2].map(|i| operation.streams.shape()[i]);
+    let streams = context.access.f32("streams", operation.streams)?;
+    let pre = context.access.f32("pre", operation.pre)?;
+    let out = context.access.f32_mut("out", operation.out)?;
+    context.pool.for_each_chunk(out, d, n * d, |row, out| {
+        out.fill(0.0);
+        let streams = streams[row * n * d..][..n * d].chunks_exact(d);
+        for (pre, stream) in pre[row * n..][..n].iter().zip(streams) {
+            add_scaled(out, *pre, stream);
+        }
+        context.round(out);
     });
     Ok(())
 }

@@ -42,27 +42,18 @@ const GROUP_ROW_COUNT: usize = 4;
 /// Keys of a task.
 const TASK_KEY_COUNT: usize = 1024;
 /// Scores that are held at a time: 16 MB.
-const SCORE_COUNT_MAX: usize = 4 << 20;
+pub(super) const SCORE_COUNT_MAX: usize = 4 << 20;
 
 thread_local! {
     /// Of the thread that runs the operator: the scores of all keys for some rows, kept between steps.
-    static SCORES: RefCell<Vec<f32>> = RefCell::default();
+    pub(super) static SCORES: RefCell<Vec<f32>> = RefCell::default();
     #[cfg(target_arch = "x86_64")]
     static TILES: RefCell<IndexScratch> = RefCell::default();
 }
 
 pub(super) fn select_entries(context: &Context<'_>, operation: &SelectEntries<'_>) -> Result<(), Error> {
-    let map = RowMap::new(context, &operation.rows)?;
-    let [head_count, width] = [operation.query.shape()[1], operation.query.shape()[2]];
-    let scorer = Scorer {
-        query: context.access.f32("query", operation.query)?,
-        weights: context.access.f32("weights", operation.weights)?,
-        scale: operation.scale,
-        head_count,
-        keys: key_readers(context, operation, &map)?,
-        map,
-        ratio: operation.keys.ratio,
-    };
+    let width = operation.query.shape()[2];
+    let scorer = Scorer::new(context, operation)?;
     let selected = context.access.i32_mut("selected", operation.selected)?;
     let count = operation.selected.shape()[1];
     let mut scored_rows = Vec::new();
@@ -101,7 +92,7 @@ struct Task {
 }
 
 /// The arguments of [`SelectEntries`] on the host.
-struct Scorer<'a> {
+pub(super) struct Scorer<'a> {
     map: RowMap<'a>,
     query: &'a [f32],
     weights: &'a [f32],
@@ -112,14 +103,27 @@ struct Scorer<'a> {
     ratio: usize,
 }
 
-impl Scorer<'_> {
+impl<'a> Scorer<'a> {
+    pub fn new(context: &Context<'a>, operation: &SelectEntries<'_>) -> Result<Self, Error> {
+        let map = RowMap::new(context, &operation.rows)?;
+        Ok(Scorer {
+            query: context.access.f32("query", operation.query)?,
+            weights: context.access.f32("weights", operation.weights)?,
+            scale: operation.scale,
+            head_count: operation.query.shape()[1],
+            keys: key_readers(context, operation, &map)?,
+            map,
+            ratio: operation.keys.ratio,
+        })
+    }
+
     /// Keys that a row sees.
-    fn visible(&self, row: usize) -> usize {
+    pub fn visible(&self, row: usize) -> usize {
         (self.map.positions[row] as usize + 1) / self.ratio
     }
 
     /// Scores of all keys that each of `rows` sees, in rows of `stride`.
-    fn score(&self, context: &Context<'_>, rows: &[usize], stride: usize, width: usize, scores: &mut [f32]) {
+    pub fn score(&self, context: &Context<'_>, rows: &[usize], stride: usize, width: usize, scores: &mut [f32]) {
         let tasks = self.tasks(rows);
         let work_count = GROUP_ROW_COUNT.min(rows.len()) * TASK_KEY_COUNT * self.head_count * width;
         let scores = Chunks::new(scores, stride);
@@ -156,7 +160,7 @@ impl Scorer<'_> {
     }
 
     /// Scores of keys `first ..` for `scores.len()` rows of one sequence.
-    fn score_keys(&self, context: &Context<'_>, first_row: usize, first: usize, scores: &mut [&mut [f32]]) {
+    pub fn score_keys(&self, context: &Context<'_>, first_row: usize, first: usize, scores: &mut [&mut [f32]]) {
         let keys = &self.keys[self.map.sequences[first_row] as usize];
         let width = keys.packing.width;
         let query = &self.query[first_row * self.head_count * width..];

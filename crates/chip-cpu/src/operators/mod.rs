@@ -1,7 +1,9 @@
 //! The operators, one file a topic. What they compute is said in [`cachalot_chip::Operation`].
 
 mod attention;
+mod blocks;
 mod compress;
+mod engram;
 mod experts;
 mod hyper;
 mod index;
@@ -12,6 +14,7 @@ mod packed;
 mod rope;
 mod route;
 mod rows;
+mod shared;
 mod top;
 
 use cachalot_chip::{Error, Mode, Operation, OperationKind};
@@ -79,7 +82,10 @@ pub(crate) fn has_fast_kernel(kind: OperationKind) -> bool {
             | OperationKind::LatentQuery
             | OperationKind::LatentAttention
             | OperationKind::SelectEntries
+            | OperationKind::SelectBlocks
+            | OperationKind::SelectInBlocks
             | OperationKind::HyperMix
+            | OperationKind::HyperWeights
             | OperationKind::HyperHead
     )
 }
@@ -91,6 +97,14 @@ pub(crate) fn run(context: &Context<'_>, operation: &Operation<'_>) -> Result<()
         Operation::HyperMix(operation) => hyper::mix(context, operation),
         Operation::HyperPost(operation) => hyper::post(context, operation),
         Operation::HyperHead(operation) => hyper::head(context, operation),
+        Operation::HyperWeights(operation) => hyper::weights(context, operation),
+        Operation::HyperCollapse(operation) => hyper::collapse(context, operation),
+        Operation::NgramRows(operation) => engram::ngram_rows(context, operation),
+        Operation::EngramGate(operation) => engram::gate(context, operation),
+        Operation::PoolWindows(operation) => shared::pool_windows(context, operation),
+        Operation::StoreEntries(operation) => shared::store_entries(context, operation),
+        Operation::SelectBlocks(operation) => blocks::select_blocks(context, operation),
+        Operation::SelectInBlocks(operation) => blocks::select_in_blocks(context, operation),
         Operation::RmsNorm(operation) => norm::rms_norm(context, operation),
         Operation::Linear(operation) => linear::linear(context, operation),
         Operation::GroupedLinear(operation) => linear::grouped_linear(context, operation),

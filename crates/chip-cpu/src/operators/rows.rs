@@ -6,7 +6,7 @@ use super::{Context, experts::ELEMENT_BLOCK};
 use crate::{memory::CpuMatrix, vector};
 
 pub(super) fn embed(context: &Context<'_>, operation: &Embed<'_>) -> Result<(), Error> {
-    let table = CpuMatrix::of(operation.table)?;
+    let table = CpuMatrix::of_table(operation.table)?;
     let tokens = context.access.i32("tokens", operation.tokens)?;
     let streams = context.access.f32_mut("streams", operation.streams)?;
     let [stream_count, width] = [operation.streams.shape()[1], operation.streams.shape()[2]];
@@ -14,6 +14,7 @@ pub(super) fn embed(context: &Context<'_>, operation: &Embed<'_>) -> Result<(), 
         .iter()
         .map(|token| context.index("tokens", i64::from(*token), table.rows))
         .collect::<Result<Vec<_>, _>>()?;
+    rows.iter().try_for_each(|row| table.check_row(*row))?;
     let row_width = stream_count * width;
     context
         .pool

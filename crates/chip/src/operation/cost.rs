@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, ops::AddAssign};
 
 use super::{
     Attention, Compress, Experts, KeyForm, LatentAttention, LatentQuery, Operation, RouteChoice, SelectEntries,
-    StoreKeys,
+    StoreEntries, StoreKeys,
 };
-use crate::{Chip, ChipTransfer, Error, Matrix, Rows, Tensor};
+use crate::{Chip, ChipTransfer, Entries, Error, Matrix, Rows, Tensor};
 
 /// The least that an operator must read, write and compute, each byte counted once.
 ///
@@ -71,6 +71,34 @@ impl Operation<'_> {
                 multiply_adds: count(o.streams) * (o.function.shape()[0] as u64 + 2),
                 ..Cost::default()
             },
+            Operation::HyperWeights(o) => Cost {
+                weight_bytes: bytes(&[o.function, o.scale, o.base]),
+                row_bytes: bytes(&[o.streams, o.pre, o.post, o.comb]),
+                multiply_adds: count(o.streams) * (o.function.shape()[0] as u64 + 1),
+                ..Cost::default()
+            },
+            Operation::HyperCollapse(o) => rows(&[o.streams, o.pre, o.out], count(o.streams)),
+            Operation::NgramRows(o) => rows(&[o.ids, o.out], 2 * count(o.out)),
+            Operation::EngramGate(o) => Cost {
+                weight_bytes: bytes(&[o.query_weight, o.key_weight]),
+                // Dot product and two norms of each stream, and what is added.
+                ..rows(&[o.keys_value, o.streams, o.streams], 6 * count(o.streams))
+            },
+            Operation::PoolWindows(o) => rows(&[o.kv, o.gate, o.out], 2 * count(o.kv)),
+            Operation::StoreEntries(o) => store_entries(o, chip)?,
+            Operation::SelectBlocks(o) => {
+                let (fixed, blocks) = (rows(&[o.query, o.weights, o.blocks], 0), o.blocks.shape()[1]);
+                // Where all blocks fit, nothing is scored.
+                let is_scored = |visible: u64| visible.div_ceil(o.block_size as u64) > blocks as u64;
+                scores(fixed, &o.rows, &o.keys, o.query, chip, |visible| {
+                    if is_scored(visible) { visible } else { 0 }
+                })?
+            }
+            Operation::SelectInBlocks(o) => {
+                let fixed = rows(&[o.query, o.weights, o.blocks, o.selected], 0);
+                let most = (o.blocks.shape()[1] * o.block_size) as u64;
+                scores(fixed, &o.rows, &o.keys, o.query, chip, |visible| visible.min(most))?
+            }
             Operation::RmsNorm(o) => Cost {
                 weight_bytes: o.weight.map_or(0, |weight| bytes(&[weight])),
                 row_bytes: bytes(&[o.x, o.out]),
@@ -218,6 +246,42 @@ fn select(operation: &SelectEntries<'_>, chip: &dyn Chip) -> Result<Cost, Error>
         cost.multiply_adds += sequence.iter().map(|position| visible(*position)).sum::<u64>() * products;
     }
     Ok(cost)
+}
+
+/// Scores of up to `scored(visible)` keys a row, beside `fixed` costs.
+fn scores(
+    fixed: Cost,
+    rows: &Rows<'_>,
+    keys: &Entries<'_>,
+    query: &Tensor,
+    chip: &dyn Chip,
+    scored: impl Fn(u64) -> u64,
+) -> Result<Cost, Error> {
+    let key_bytes = keys.format.byte_count(keys.width, keys.tail) as u64;
+    let products = (query.shape()[1] * keys.width) as u64;
+    let visible = |position: u64| (position + 1) / keys.ratio as u64;
+    let mut cost = fixed;
+    for sequence in positions(rows, chip)? {
+        let counts: Vec<u64> = sequence.iter().map(|position| scored(visible(*position))).collect();
+        let all = sequence.last().map_or(0, |last| visible(*last));
+        // Rows may share keys; no more than there are.
+        cost.state_bytes += counts.iter().sum::<u64>().min(all) * key_bytes;
+        cost.multiply_adds += counts.iter().sum::<u64>() * products;
+    }
+    Ok(cost)
+}
+
+fn store_entries(operation: &StoreEntries<'_>, chip: &dyn Chip) -> Result<Cost, Error> {
+    let out = &operation.out;
+    let all = positions(&operation.rows, chip)?;
+    let completed = |position: &&u64| (**position + 1).is_multiple_of(out.ratio as u64);
+    let count = all.iter().flatten().filter(completed).count() as u64;
+    Ok(Cost {
+        state_bytes: count * out.format.byte_count(out.width, out.tail) as u64,
+        row_bytes: count * 4 * out.width as u64,
+        multiply_adds: count * 2 * out.tail as u64,
+        ..Cost::default()
+    })
 }
 
 fn attention(operation: &Attention<'_>, chip: &dyn Chip) -> Result<Cost, Error> {

@@ -12,14 +12,18 @@
 mod attention;
 mod check;
 mod cost;
+mod engram;
 mod experts;
 mod hyper;
 mod latent;
 mod linear;
 mod rows;
+mod shared;
+mod single_pass;
 
 pub use attention::{AttendEntries, Attention, Compress, IndexQuery, SelectEntries};
 pub use cost::Cost;
+pub use engram::{EngramGate, NgramRows};
 pub use experts::{ExpertMatrices, Experts, Route, RouteChoice, SwiGlu};
 pub use hyper::{HyperHead, HyperMix, HyperPost};
 pub use latent::{KeyForm, LatentAttention, LatentQuery, StoreKeys};
@@ -27,6 +31,8 @@ pub use linear::{GroupedLinear, Linear, LinearRounding};
 pub use rows::{
     Add, CopyTensor, Embed, GatherRows, PackRows, RmsNorm, Rope, RopeAngles, RopeDirection, RopeHalves, WriteTail,
 };
+pub use shared::{PoolWindows, SelectBlocks, SelectInBlocks, StoreEntries};
+pub use single_pass::{HyperCollapse, HyperWeights};
 
 use std::fmt;
 
@@ -95,6 +101,14 @@ operations! {
     HyperPost => "hyper-connection post",
     /// Hyper-connection: final collapse of the streams.
     HyperHead => "hyper-connection head",
+    /// Hyper-connection: mixing weights without the sub-layer's input (V4.1).
+    HyperWeights => "hyper-connection weights",
+    /// Hyper-connection: the streams with given weights (V4.1).
+    HyperCollapse => "hyper-connection collapse",
+    /// Rows of an Engram table (V4.1).
+    NgramRows => "n-gram rows",
+    /// Engram's addition to the streams (V4.1).
+    EngramGate => "engram gate",
     /// Root-mean-square normalisation.
     RmsNorm => "rms-norm",
     /// Matrix product with a weight.
@@ -125,6 +139,14 @@ operations! {
     LatentQuery => "latent query",
     /// Attention to latents (V3).
     LatentAttention => "latent attention",
+    /// Means of completed windows (V4.1).
+    PoolWindows => "pool windows",
+    /// Rotated entries into their pool (V4.1).
+    StoreEntries => "store entries",
+    /// Indexer: blocks that later layers select in (V4.1).
+    SelectBlocks => "indexer scores and blocks",
+    /// Indexer: scores and top-k in picked blocks (V4.1).
+    SelectInBlocks => "indexer scores in blocks",
     /// Router: experts and weights of each token.
     Route => "router",
     /// Routed experts with clamped SwiGLU, combined.
