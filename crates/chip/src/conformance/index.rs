@@ -21,9 +21,9 @@ use crate::{Entries, IndexQuery, Mode, RowFormat, SelectEntries};
 
 /// Score errors in official mode, relative to the sum of the absolute terms: products, weights, terms and the sum are
 /// rounded to bf16, each by up to 2^-9. Fast mode may err as much.
-const OFFICIAL_SCORE_ERROR_MAX: f64 = 4.0 / 512.0;
+pub(super) const OFFICIAL_SCORE_ERROR_MAX: f64 = 4.0 / 512.0;
 /// Score errors in reference mode, from the order of sums.
-const REFERENCE_SCORE_ERROR_MAX: f64 = 1e-5;
+pub(super) const REFERENCE_SCORE_ERROR_MAX: f64 = 1e-5;
 
 pub(super) fn query() -> Vec<Suite> {
     let parameters = || (row_counts(), 1usize..=6, widths(), seeds());

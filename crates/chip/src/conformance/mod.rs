@@ -12,8 +12,10 @@
 //! that differs and both values.
 
 mod attention;
+mod blocks;
 mod case;
 mod compare;
+mod engram;
 mod experts;
 mod faults;
 mod hyper;
@@ -23,6 +25,8 @@ mod linear;
 mod ragged;
 mod rope;
 mod rows;
+mod shared;
+mod single_pass;
 mod tails;
 mod values;
 
@@ -54,7 +58,9 @@ macro_rules! conformance_tests {
             write_tail WriteTail, compress Compress, index_query IndexQuery, select_entries SelectEntries,
             attention Attention, store_keys StoreKeys, latent_query LatentQuery,
             latent_attention LatentAttention, route Route, experts Experts, swiglu SwiGlu, add Add, gather_rows GatherRows,
-            copy_tensor CopyTensor,
+            copy_tensor CopyTensor, hyper_weights HyperWeights, hyper_collapse HyperCollapse,
+            ngram_rows NgramRows, engram_gate EngramGate, pool_windows PoolWindows,
+            store_entries StoreEntries, select_blocks SelectBlocks, select_in_blocks SelectInBlocks,
         }
     };
     (@list $candidate:expr, $reference:expr, $($name:ident $kind:ident),* $(,)?) => {
@@ -124,6 +130,14 @@ fn suites(kind: OperationKind) -> Vec<Suite> {
         OperationKind::HyperMix => hyper::mix(),
         OperationKind::HyperPost => hyper::post(),
         OperationKind::HyperHead => hyper::head(),
+        OperationKind::HyperWeights => single_pass::weights(),
+        OperationKind::HyperCollapse => single_pass::collapse(),
+        OperationKind::NgramRows => engram::ngram_rows(),
+        OperationKind::EngramGate => engram::gate(),
+        OperationKind::PoolWindows => shared::pool_windows(),
+        OperationKind::StoreEntries => shared::store_entries(),
+        OperationKind::SelectBlocks => blocks::select_blocks(),
+        OperationKind::SelectInBlocks => blocks::select_in_blocks(),
         OperationKind::RmsNorm => rows::rms_norm(),
         OperationKind::Linear => linear::linear(),
         OperationKind::GroupedLinear => linear::grouped_linear(),
