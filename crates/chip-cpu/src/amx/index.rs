@@ -41,7 +41,10 @@ pub(crate) struct Queries<'a> {
 
 /// Whether keys of this format are exact in bf16, and in whole steps.
 pub(super) fn can_score(packing: &Packing) -> bool {
-    matches!(packing.format, RowFormat::Bf16 | RowFormat::Fp4Hadamard) && packing.width.is_multiple_of(STEP)
+    matches!(
+        packing.format,
+        RowFormat::Bf16 | RowFormat::Fp4Hadamard | RowFormat::Fp4
+    ) && packing.width.is_multiple_of(STEP)
 }
 
 /// Writes the scores of keys `first ..` of every row to `scores`, one slice for each row, all of one length.

@@ -40,7 +40,7 @@ pub(super) fn ngram_rows() -> Vec<Suite> {
                 (values.below(100_000) as i32).to_le_bytes().to_vec()
             }),
             pad: values.below(100_000) as i32,
-            multipliers: (0..length).map(|_| (values.bits() >> 17) as i64 | 1).collect(),
+            multipliers: (0..length).map(|_| (values.bits() >> 18) as i64 | 1).collect(),
             primes: (0..prime_count).map(|_| 1 + values.below(PRIME_MOST) as i32).collect(),
             head_count,
             ring_row_count: length - 1 + values.below(3),

@@ -52,15 +52,15 @@ macro_rules! conformance_tests {
     ($candidate:expr, $reference:expr) => {
         $crate::conformance_tests! {
             @list $candidate, $reference,
-            embed Embed, hyper_mix HyperMix, hyper_post HyperPost, hyper_head HyperHead, rms_norm RmsNorm,
-            linear Linear, grouped_linear GroupedLinear, rope_angles RopeAngles, rope Rope,
+            embed Embed, hyper_mix HyperMix, hyper_post HyperPost, hyper_head HyperHead,
+            hyper_weights HyperWeights, hyper_collapse HyperCollapse, ngram_rows NgramRows, engram_gate EngramGate,
+            rms_norm RmsNorm, linear Linear, grouped_linear GroupedLinear, rope_angles RopeAngles, rope Rope,
             rope_halves RopeHalves, pack_rows PackRows,
             write_tail WriteTail, compress Compress, index_query IndexQuery, select_entries SelectEntries,
             attention Attention, store_keys StoreKeys, latent_query LatentQuery,
-            latent_attention LatentAttention, route Route, experts Experts, swiglu SwiGlu, add Add, gather_rows GatherRows,
-            copy_tensor CopyTensor, hyper_weights HyperWeights, hyper_collapse HyperCollapse,
-            ngram_rows NgramRows, engram_gate EngramGate, pool_windows PoolWindows,
-            store_entries StoreEntries, select_blocks SelectBlocks, select_in_blocks SelectInBlocks,
+            latent_attention LatentAttention, pool_windows PoolWindows, store_entries StoreEntries,
+            select_blocks SelectBlocks, select_in_blocks SelectInBlocks, route Route, experts Experts, swiglu SwiGlu,
+            add Add, gather_rows GatherRows, copy_tensor CopyTensor,
         }
     };
     (@list $candidate:expr, $reference:expr, $($name:ident $kind:ident),* $(,)?) => {

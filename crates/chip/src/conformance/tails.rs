@@ -31,6 +31,8 @@ pub(super) const ROW_FORMATS: [RowFormat; 7] = [
 pub(super) fn row_shape(format: RowFormat, width: usize, tail: usize) -> [usize; 2] {
     let width = match format {
         RowFormat::Fp4Hadamard => width.clamp(2, 128).next_power_of_two(),
+        // Two channels share a byte.
+        RowFormat::Fp4 | RowFormat::Fp4Fine => width.max(2) / 2 * 2,
         _ => width.max(2),
     };
     [width, tail.min(width) / 2 * 2]
