@@ -131,6 +131,16 @@ pub enum Error {
         /// What is wrong with it.
         fault: ValueFault,
     },
+    /// The tokenizer is not the one that the model's Engram tables were made for.
+    #[error("{place} has {found}, expected {expected}; take tokenizer.json from the release")]
+    Tokenizer {
+        /// The checkpoint's name.
+        place: String,
+        /// What was found.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
     /// The dense part is to be re-quantised, but is no longer the released one.
     #[error(
         "the dense part of {checkpoint} is {present} already and cannot become {wanted}; start from the released model"

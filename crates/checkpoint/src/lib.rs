@@ -53,6 +53,7 @@ mod progress;
 pub mod published;
 mod source;
 pub mod synth;
+mod token_map;
 mod values;
 mod verify;
 

@@ -113,6 +113,34 @@ fn primes_are_those_of_the_release() {
     assert_eq!(primes[1].iter().sum::<usize>(), 384_016_682);
 }
 
+/// The notes on V4.1, section 5.1.
+#[test]
+fn multipliers_are_those_of_the_release() {
+    let engram = release().engram.expect("has Engram");
+    for (layer, expected) in [
+        (
+            1,
+            [
+                76_632_096_046_245,
+                4_839_876_093_313,
+                35_959_672_319_349,
+                73_987_337_458_391,
+            ],
+        ),
+        (
+            14,
+            [
+                67_716_810_739_261,
+                51_510_806_800_915,
+                30_921_347_202_721,
+                82_619_226_485_591,
+            ],
+        ),
+    ] {
+        assert_eq!(engram.multipliers(layer), expected, "layer {layer}");
+    }
+}
+
 /// Every value that does not fit is refused by its key.
 #[test]
 fn impossible_values_are_refused_by_name() {

@@ -111,7 +111,7 @@ fn check_ngrams(data: &NgramData, step: &Step, found: &[i32]) -> Result<(), Stri
         for (place, prime) in data.primes.iter().enumerate() {
             let length = place / data.head_count + 2;
             let group = (0..length).fold(0i128, |number, back| {
-                number ^ i128::from(id(back)) * i128::from(data.multipliers[back])
+                number ^ (i128::from(id(back)) * i128::from(data.multipliers[back]))
             });
             let offset: i32 = data.primes[..place].iter().sum();
             let expected = (group % i128::from(*prime)) as i32 + offset;

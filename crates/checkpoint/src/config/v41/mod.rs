@@ -2,6 +2,7 @@
 
 mod architecture;
 mod engram;
+mod multipliers;
 mod read;
 mod roles;
 mod rules;
@@ -103,6 +104,8 @@ pub struct DeepseekV41Config {
     pub image_token_id: Option<u32>,
     /// The vision tower, whose tensors are known and not run; `None` if the file has none.
     pub vision: Option<VisionConfig>,
+    /// Whether token ids are folded by their remainder ([`TOKEN_MAP_KEY`]) instead of by the tokens' texts.
+    pub folds_by_remainder: bool,
     /// How matrices are quantised; `None` for plain BF16 or F32 weights.
     pub quantization: Option<Quantization>,
     /// Low-bit format of the dense part, in a folder that was converted to it; `None` for released formats.

@@ -78,6 +78,7 @@ pub(super) fn config(root: &Fields<'_>, fields: &Fields<'_>) -> Result<DeepseekV
             Some(vision) => Some(vision_config(&vision)?),
             None => None,
         },
+        folds_by_remainder: root.get(TOKEN_MAP_KEY).is_some(),
         quantization: quantization(root)?,
         low_bit: low_bit(root)?,
     })
