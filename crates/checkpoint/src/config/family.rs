@@ -23,7 +23,7 @@ pub enum ModelConfig {
     /// DeepSeek-V4: Flash, Pro and their variants.
     V4(DeepseekV4Config),
     /// DeepSeek-V4.1-Flash.
-    V41(DeepseekV41Config),
+    V41(Box<DeepseekV41Config>),
 }
 
 impl ModelConfig {
@@ -38,7 +38,7 @@ impl ModelConfig {
         let map = object(text, origin)?;
         match model_type(&Fields::new(&map, origin))? {
             "deepseek_v4" => DeepseekV4Config::from_map(&map, origin).map(ModelConfig::V4),
-            "deepseek_v41" => DeepseekV41Config::from_map(&map, origin).map(ModelConfig::V41),
+            "deepseek_v41" => DeepseekV41Config::from_map(&map, origin).map(ModelConfig::from),
             _ => DeepseekV3Config::from_map(&map, origin).map(ModelConfig::V3),
         }
     }
@@ -67,7 +67,7 @@ impl Deref for ModelConfig {
         match self {
             ModelConfig::V3(config) => config,
             ModelConfig::V4(config) => config,
-            ModelConfig::V41(config) => config,
+            ModelConfig::V41(config) => &**config,
         }
     }
 }
@@ -121,7 +121,7 @@ impl From<DeepseekV4Config> for ModelConfig {
 
 impl From<DeepseekV41Config> for ModelConfig {
     fn from(config: DeepseekV41Config) -> Self {
-        ModelConfig::V41(config)
+        ModelConfig::V41(Box::new(config))
     }
 }
 
