@@ -26,6 +26,12 @@ pub enum Error {
         /// Rows of the embedding.
         vocabulary: usize,
     },
+    /// A token stands for a part of an image, which this version does not read.
+    #[error("token {token} stands for an image; only text is read, send a description instead")]
+    Image {
+        /// The token.
+        token: u32,
+    },
     /// A sequence would grow beyond the model's or the pool's context.
     #[error("a sequence of {length} tokens exceeds the context of {context}; shorten the prompt or the answer")]
     Context {

@@ -11,7 +11,7 @@ use crate::{
     loader::Loader,
     memory::StateBuilder,
     step::Step,
-    v3, v4,
+    v3, v4, v41,
 };
 
 /// A model of one family on a chip: its weights and how its layers compute.
@@ -68,6 +68,7 @@ pub(crate) fn load(
     match config {
         ModelConfig::V3(config) => Ok(Arc::new(v3::V3::load(config, loader, chip, progress)?)),
         ModelConfig::V4(config) => Ok(Arc::new(v4::V4::load(config, loader, chip, progress)?)),
+        ModelConfig::V41(config) => Ok(Arc::new(v41::V41::load(config, loader, chip, progress)?)),
         other => Err(Error::Family { family: other.family() }),
     }
 }

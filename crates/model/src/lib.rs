@@ -9,7 +9,7 @@
 //! | [`Page`] | a page kept outside of sequences, to make others from |
 //! | [`ModelOptions`], [`StateOptions`] | numeric mode, KV format, sizes |
 //!
-//! What all families share is here: weights by name, memory of sequences, steps. A family is a folder (`v3`, `v4`) that
+//! What all families share is here: weights by name, memory of sequences, steps. A family is a folder (`v3`, `v4`, `v41`) that
 //! describes its weights, asks for the memory of its layers and enqueues its forward pass (`family.rs`). This crate enqueues operators and counts tokens; it never sees an activation.
 //! It must not know threads, sockets or vendors.
 
@@ -31,6 +31,7 @@ mod state;
 mod step;
 mod v3;
 mod v4;
+mod v41;
 
 pub use draft::{Choose, Draft, DraftRequest};
 pub use error::Error;

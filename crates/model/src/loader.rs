@@ -3,7 +3,7 @@
 use std::{cell::RefCell, sync::Arc};
 
 use bytes::Bytes;
-use cachalot_checkpoint::{self as checkpoint, Checkpoint, StoredMatrix, StoredTensor};
+use cachalot_checkpoint::{self as checkpoint, Checkpoint, EngramConfig, StoredMatrix, StoredTensor};
 use cachalot_chip::{
     Chip, ExpertMatrices, ExpertSource, FileRange, Matrix, MatrixPlace, MatrixSource, StoredFile, Tensor, TensorSource,
 };
@@ -131,6 +131,27 @@ impl Loader<'_> {
     /// The routed experts of a layer.
     pub fn experts(&self, sources: Vec<ExpertSource>) -> Result<Vec<ExpertMatrices>, Error> {
         Ok(self.chip.load_experts(sources)?)
+    }
+
+    /// Folded ids of all tokens.
+    pub fn token_map(&self, engram: &EngramConfig, vocab_size: usize) -> Result<Vec<u32>, Error> {
+        Ok(self.checkpoint.token_map(engram, vocab_size)?)
+    }
+
+    /// A tensor that no checkpoint holds.
+    pub fn made(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        bytes: impl Iterator<Item = u8>,
+    ) -> Result<Tensor, Error> {
+        self.tensor(StoredTensor {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+            data: Bytes::from_iter(bytes),
+        })
     }
 
     /// A tensor as it is stored.

@@ -79,6 +79,12 @@ impl<'a> StateBuilder<'a> {
         self.tail(reach, RowLayout::f32(width), Dtype::F32, width)
     }
 
+    /// Rings of single integers, `I32 [slots, ring rows, 1]`, long enough for `reach` after any roll-back.
+    pub fn i32_tail(&mut self, reach: Reach) -> Result<Tensor, Error> {
+        // Of four bytes each, as `f32`.
+        self.tail(reach, RowLayout::f32(1), Dtype::I32, 1)
+    }
+
     /// Pages with an entry for each `ratio` tokens, `U8 [pages, entries of a page, row bytes]`.
     pub fn pool(&mut self, ratio: usize, layout: RowLayout) -> Result<Tensor, Error> {
         let shape = [self.page_count, PAGE_TOKEN_COUNT / ratio, layout.byte_count()];

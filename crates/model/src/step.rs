@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cachalot_checkpoint::ModelConfig;
 use cachalot_chip::{Chip, ChipTransfer, Linear, LinearRounding, Matrix, Operation, RmsNorm, RopeAngles, Rows, Tensor};
 
 use crate::{
@@ -55,7 +56,7 @@ impl Model {
     /// or none if no row was asked for. The tensor is overwritten by the pool's next step.
     ///
     /// # Errors
-    /// [`Error::Token`], [`Error::Context`], [`Error::StepRows`], [`Error::Sequences`], [`Error::Pages`],
+    /// [`Error::Token`], [`Error::Image`], [`Error::Context`], [`Error::StepRows`], [`Error::Sequences`], [`Error::Pages`],
     /// [`Error::StateLost`], [`Error::EmptyChunk`], [`Error::ForeignPool`], or an error of the chip. No sequence grows then; after an error of
     /// the chip a sequence may have lost its state, which its next step reports.
     pub fn step(&self, pool: &mut StatePool, chunks: &mut [Chunk<'_>]) -> Result<Option<Tensor>, Error> {
@@ -131,6 +132,11 @@ impl Model {
                     token: *token,
                     vocabulary,
                 });
+            }
+            if let ModelConfig::V41(config) = &self.config
+                && let Some(token) = tokens.iter().find(|token| config.image_token_id == Some(**token))
+            {
+                return Err(Error::Image { token: *token });
             }
         }
         Ok(())

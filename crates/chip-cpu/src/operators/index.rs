@@ -21,17 +21,21 @@ use crate::{
 
 pub(super) fn query(context: &Context<'_>, operation: &IndexQuery<'_>) -> Result<(), Error> {
     let query = context.access.f32_mut("query", operation.query)?;
-    if operation.format != RowFormat::Fp4Hadamard {
-        return Ok(());
-    }
-    let width = operation.query.shape()[2];
     let official = context.mode == Mode::Official;
+    let is_rotated = match operation.format {
+        RowFormat::Fp4Hadamard => true,
+        RowFormat::Fp4 if official => false,
+        _ => return Ok(()),
+    };
+    let width = operation.query.shape()[2];
     context.pool.for_each_chunk(query, width, 16 * width, |_, head| {
-        if official {
+        if is_rotated && official {
             rotate_index_row(head);
-            quantise::round_fp4(head, RowFormat::FP4_GROUP);
-        } else {
+        } else if is_rotated {
             cachalot_numerics::hadamard::transform(head);
+        }
+        if official {
+            quantise::round_fp4(head, RowFormat::FP4_GROUP);
         }
     });
     Ok(())

@@ -49,6 +49,7 @@ pub(super) fn query() -> Vec<Suite> {
     vec![
         suite(24, parameters(), case(RowFormat::Fp4Hadamard)),
         suite(4, parameters(), case(RowFormat::Bf16)),
+        suite(12, parameters(), case(RowFormat::Fp4)),
     ]
 }
 

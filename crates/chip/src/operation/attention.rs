@@ -83,7 +83,8 @@ impl Compress<'_> {
 ///
 /// For [`RowFormat::Fp4Hadamard`] every head is Hadamard-rotated; other formats leave the queries alone.
 ///
-/// Official: a rotated query is rounded to bf16, then to FP4 (groups of 32, UE8M0 scales).
+/// Official: a rotated query is rounded to bf16; it and queries for [`RowFormat::Fp4`] are rounded to FP4 (groups of 32,
+/// UE8M0 scales).
 #[derive(Clone, Copy, Debug)]
 pub struct IndexQuery<'a> {
     /// `F32 [T, heads, width]`, changed in place.
