@@ -1,0 +1,207 @@
+//! DeepSeek-V4.1 on a small random checkpoint with a layer of every role: whatever way tokens reach a sequence, the logits
+//! are the same to the last bit; images are refused; the memory of a sequence is what plans count with.
+
+use std::sync::Arc;
+
+use cachalot_checkpoint::{
+    Checkpoint, ModelConfig, accounting, published,
+    synth::{self, Stages},
+};
+use cachalot_chip::{ChipTransfer, Mode};
+use cachalot_chip_cpu::{CpuChip, CpuOptions};
+use cachalot_model::{Chunk, Error, KvFormat, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const VOCABULARY: usize = 512;
+
+/// Eight layers: two that see a window only, one of them with a table, and every kind of source and follower.
+fn checkpoint() -> (TempDir, Checkpoint) {
+    let release = published::config("DeepSeek-V4.1-Flash").expect("built in");
+    let cut = synth::with_layers(release, 8, Stages::Drop).expect("can be cut");
+    let mut config: Value = serde_json::from_str(&cut).expect("JSON");
+    for (key, value) in [
+        ("vocab_size", VOCABULARY),
+        ("hidden_size", 128),
+        ("num_attention_heads", 8),
+        ("head_dim", 96),
+        ("qk_rope_head_dim", 32),
+        ("q_lora_rank", 64),
+        ("o_lora_rank", 64),
+        ("moe_intermediate_size", 64),
+        ("n_routed_experts", 8),
+        ("num_experts_per_tok", 3),
+        ("index_n_heads", 4),
+        ("index_head_dim", 64),
+        ("index_topk", 8),
+        ("candidate_topk_blocks", 3),
+        ("candidate_block_size", 4),
+        ("sliding_window", 16),
+        ("engram_n_heads", 2),
+        ("engram_head_dim", 64),
+        ("engram_vocab_size", 1000),
+        ("engram_compressed_vocab_size", 300),
+        ("max_position_embeddings", 4096),
+    ] {
+        config["text_config"][key] = json!(value);
+    }
+    config["image_token_id"] = json!(VOCABULARY - 1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("tiny");
+    synth::write(&config.to_string(), 5, &place, |_| ()).expect("written");
+    let checkpoint = Checkpoint::open(&place).expect("valid");
+    (folder, checkpoint)
+}
+
+fn load(checkpoint: &Checkpoint, options: ModelOptions) -> Model {
+    let chip = CpuChip::new(CpuOptions {
+        threads: 2,
+        ..CpuOptions::default()
+    });
+    Model::load(checkpoint, Arc::new(chip), options, &mut |_, _| {}).expect("loads")
+}
+
+fn options() -> impl Iterator<Item = ModelOptions> {
+    let formats = [KvFormat::Packed, KvFormat::Bf16];
+    Mode::ALL.into_iter().flat_map(move |mode| {
+        formats.map(|kv_format| ModelOptions {
+            mode,
+            kv_format,
+            ..ModelOptions::default()
+        })
+    })
+}
+
+fn pool(model: &Model) -> StatePool {
+    let options = StateOptions {
+        sequence_count_max: 4,
+        token_count_max: Some(4096),
+        rollback_count_max: 4,
+        ..StateOptions::default()
+    };
+    model.new_state(&options).expect("memory")
+}
+
+fn text(seed: usize, length: usize) -> Vec<u32> {
+    let token = |i: usize| (i * i * 31 + i * 17 + seed * 97 + i / 7) % (VOCABULARY - 1);
+    (0..length).map(|i| token(i) as u32).collect()
+}
+
+fn step(model: &Model, pool: &mut StatePool, chunks: &mut [(&mut Sequence, &[u32])]) -> Vec<Vec<f32>> {
+    let mut chunks: Vec<Chunk<'_>> = chunks
+        .iter_mut()
+        .map(|(sequence, tokens)| Chunk {
+            sequence,
+            tokens,
+            outputs: Outputs::All,
+        })
+        .collect();
+    let logits = model.step(pool, &mut chunks).expect("a step").expect("logits");
+    let values = model.chip().read_f32(&logits).expect("readable");
+    values.chunks(VOCABULARY).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn chunks_neighbours_and_roll_backs_change_nothing() {
+    let (_folder, checkpoint) = checkpoint();
+    for options in options() {
+        let model = load(&checkpoint, options);
+        let mut pool = pool(&model);
+        let tokens = text(1, 150);
+        let mut whole = pool.new_sequence().expect("a slot");
+        let expected = step(&model, &mut pool, &mut [(&mut whole, &tokens)]);
+        assert!(expected.iter().flatten().all(|logit| logit.is_finite()));
+        assert!(expected[10] != expected[11], "logits depend on the text");
+        for width in [1, 2, 7, 33] {
+            let mut cut = pool.new_sequence().expect("a slot");
+            let mut neighbour = pool.new_sequence().expect("a slot");
+            let other = text(2, 150);
+            let mut found = Vec::new();
+            for (chunk, other) in tokens.chunks(width).zip(other.chunks(width)) {
+                // Guesses that turn out wrong.
+                step(&model, &mut pool, &mut [(&mut cut, &[5, 6, 7])]);
+                let length = cut.len() - 3;
+                cut.roll_back(length).expect("within reach");
+                let rows = step(&model, &mut pool, &mut [(&mut neighbour, other), (&mut cut, chunk)]);
+                found.extend_from_slice(&rows[other.len()..]);
+            }
+            assert!(found == expected, "{options:?}, chunks of {width}");
+        }
+    }
+}
+
+/// What was typed last decides: Engram and the open windows reach over the ends of chunks.
+#[test]
+fn logits_depend_on_every_earlier_token() {
+    let (_folder, checkpoint) = checkpoint();
+    let model = load(
+        &checkpoint,
+        ModelOptions {
+            mode: Mode::Reference,
+            ..ModelOptions::default()
+        },
+    );
+    let mut pool = pool(&model);
+    let tokens = text(1, 24);
+    let mut last = |tokens: &[u32]| {
+        let mut sequence = pool.new_sequence().expect("a slot");
+        step(&model, &mut pool, &mut [(&mut sequence, tokens)])
+            .pop()
+            .expect("a row")
+    };
+    let expected = last(&tokens);
+    for changed in 0..tokens.len() {
+        let mut other = tokens.clone();
+        other[changed] = (other[changed] + 1) % 400;
+        assert!(last(&other) != expected, "token {changed}");
+    }
+}
+
+#[test]
+fn images_are_refused_by_name() {
+    let (_folder, checkpoint) = checkpoint();
+    let model = load(&checkpoint, ModelOptions::default());
+    let mut pool = pool(&model);
+    let mut sequence = pool.new_sequence().expect("a slot");
+    let image = VOCABULARY as u32 - 1;
+    let mut chunks = [Chunk {
+        sequence: &mut sequence,
+        tokens: &[1, image],
+        outputs: Outputs::Last,
+    }];
+    match model.step(&mut pool, &mut chunks) {
+        Err(Error::Image { token }) => assert_eq!(token, image),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+/// The formula of plans and the memory of a pool are the same.
+#[test]
+fn sequences_take_what_plans_count() {
+    let (_folder, checkpoint) = checkpoint();
+    for kv_format in [KvFormat::Packed, KvFormat::Bf16] {
+        let model = load(
+            &checkpoint,
+            ModelOptions {
+                kv_format,
+                ..ModelOptions::default()
+            },
+        );
+        let state = StateOptions {
+            rollback_count_max: 0,
+            ..StateOptions::default()
+        };
+        let pool = model.new_state(&state).expect("memory");
+        let planned = match kv_format {
+            KvFormat::Packed => accounting::KvFormat::Packed,
+            KvFormat::Bf16 => accounting::KvFormat::Bf16,
+        };
+        let config: &ModelConfig = model.config();
+        assert_eq!(pool.entry_bytes_per_token(), config.kv_bytes_per_token(planned));
+        assert_eq!(
+            pool.tail_bytes_per_sequence() as u64,
+            config.fixed_bytes_per_sequence(planned)
+        );
+    }
+}
