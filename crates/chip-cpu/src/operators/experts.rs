@@ -96,7 +96,7 @@ pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<
     let weights = context.access.f32("weights", operation.weights)?;
     let out = context.access.f32_mut("out", operation.out)?;
     let groups = group_rows(context, chosen, choice_count, operation.experts.len())?;
-    let x = quantise_input(context, x, width);
+    let x = quantise_input(context, x, width, operation.input_group);
     let rows = ExpertRows {
         x: &x,
         width,
@@ -104,6 +104,7 @@ pub(super) fn experts(context: &Context<'_>, operation: &Experts<'_>) -> Result<
         weights,
         choice_count,
         limit: operation.limit,
+        input_group: operation.input_group,
     };
     out.fill(0.0);
     if streaming::is_streamed(operation.experts) {
@@ -199,6 +200,7 @@ struct ExpertRows<'a> {
     weights: &'a [f32],
     choice_count: usize,
     limit: f32,
+    input_group: usize,
 }
 
 /// A group with `w1`, `w2` and `w3` of its expert.
@@ -251,9 +253,14 @@ fn project_down(
     down_first: usize,
     down: &mut [f32],
 ) {
-    let ExpertRows { width, inner, .. } = *rows;
+    let ExpertRows {
+        width,
+        inner,
+        input_group,
+        ..
+    } = *rows;
     let row_count: usize = batch.iter().map(|(group, _)| group.members.len()).sum();
-    let hidden = quantise_input(context, &hidden[..row_count * inner], inner);
+    let hidden = quantise_input(context, &hidden[..row_count * inner], inner, input_group);
     let out = Out::new(down, width);
     let mut first = 0;
     let mut products = Vec::with_capacity(batch.len());

@@ -11,8 +11,10 @@ use crate::{
     product::{self, Out, Product},
 };
 
-/// Channels that share an activation scale (V3, V4).
+/// Channels that share an activation scale in V3 and V4.
 const ACTIVATION_GROUP: usize = 128;
+/// The same in V4.1.
+const FINE_ACTIVATION_GROUP: usize = 32;
 
 pub(super) fn linear(context: &Context<'_>, operation: &Linear<'_>) -> Result<(), Error> {
     let matrix = CpuMatrix::of(operation.weight)?;
@@ -20,7 +22,8 @@ pub(super) fn linear(context: &Context<'_>, operation: &Linear<'_>) -> Result<()
     let x = context.access.f32("x", operation.x)?;
     let out = context.access.f32_mut("out", operation.out)?;
     let x = match operation.rounding {
-        LinearRounding::QuantisedInput => quantise_input(context, x, matrix.columns),
+        LinearRounding::QuantisedInput => quantise_input(context, x, matrix.columns, ACTIVATION_GROUP),
+        LinearRounding::FineQuantisedInput => quantise_input(context, x, matrix.columns, FINE_ACTIVATION_GROUP),
         LinearRounding::Bf16 | LinearRounding::F32 => Cow::Borrowed(x),
     };
     let product = Product {
@@ -32,7 +35,7 @@ pub(super) fn linear(context: &Context<'_>, operation: &Linear<'_>) -> Result<()
         x_count,
         term_count: match operation.rounding {
             // The official mode keeps 4 bits.
-            LinearRounding::QuantisedInput => 1,
+            LinearRounding::QuantisedInput | LinearRounding::FineQuantisedInput => 1,
             LinearRounding::Bf16 | LinearRounding::F32 => 2,
         },
         out: Out::new(out, matrix.rows),
@@ -70,14 +73,14 @@ pub(super) fn grouped_linear(context: &Context<'_>, operation: &GroupedLinear<'_
     Ok(())
 }
 
-/// In official mode the activations rounded to FP8, row by row in groups of 128; else as they are.
-pub(super) fn quantise_input<'x>(context: &Context<'_>, x: &'x [f32], width: usize) -> Cow<'x, [f32]> {
+/// In official mode the activations rounded to FP8, row by row in groups of `group` channels; else as they are.
+pub(super) fn quantise_input<'x>(context: &Context<'_>, x: &'x [f32], width: usize, group: usize) -> Cow<'x, [f32]> {
     if context.mode != Mode::Official {
         return Cow::Borrowed(x);
     }
     let mut rounded = x.to_vec();
     rounded
         .chunks_exact_mut(width)
-        .for_each(|row| quantise::round_fp8(row, ACTIVATION_GROUP));
+        .for_each(|row| quantise::round_fp8(row, group));
     Cow::Owned(rounded)
 }

@@ -365,17 +365,23 @@ fn experts_case(
         Argument::f32("weights", &[rows, choices], &weights).by_row(),
         Argument::output("out", Dtype::F32, &[rows, width], expect).by_row(),
     ];
-    let mut case = Case::new(format!("w2 {down_format}"), arguments, |loaded| {
-        Experts {
-            x: loaded.tensor("x"),
-            chosen: loaded.tensor("chosen"),
-            weights: loaded.tensor("weights"),
-            experts: loaded.experts(),
-            limit: 1.5,
-            out: loaded.tensor("out"),
-        }
-        .into()
-    });
+    let input_group = [128, 32][values.below(2)];
+    let mut case = Case::new(
+        format!("w2 {down_format}, groups of {input_group}"),
+        arguments,
+        move |loaded| {
+            Experts {
+                x: loaded.tensor("x"),
+                chosen: loaded.tensor("chosen"),
+                weights: loaded.tensor("weights"),
+                experts: loaded.experts(),
+                limit: 1.5,
+                input_group,
+                out: loaded.tensor("out"),
+            }
+            .into()
+        },
+    );
     let matrices = (0..experts).map(|_| {
         [
             values.matrix(inner, width, up_format),

@@ -17,6 +17,7 @@ use crate::{GroupedLinear, Linear, LinearRounding, MatrixSource, Mode};
 pub(super) fn linear() -> Vec<Suite> {
     let roundings = prop_oneof![
         Just(LinearRounding::QuantisedInput),
+        Just(LinearRounding::FineQuantisedInput),
         Just(LinearRounding::Bf16),
         Just(LinearRounding::F32)
     ];

@@ -124,8 +124,8 @@ pub struct ExpertMatrices {
 /// `out[t] = sum_e weight_e * w2_e ( silu(min(w1_e x, limit)) * clamp(w3_e x, -limit, limit) )` over the row's experts,
 /// in ascending expert order.
 ///
-/// Official: the input is rounded to FP8 in groups of 128; `w1 x` and `w3 x` to bf16; the routing weight is multiplied
-/// into the SwiGLU product, which is rounded to bf16 and then to FP8 in groups of 128; each expert's output is rounded
+/// Official: the input is rounded to FP8 in groups of `input_group`; `w1 x` and `w3 x` to bf16; the routing weight is multiplied
+/// into the SwiGLU product, which is rounded to bf16 and then to FP8 in such groups; each expert's output is rounded
 /// to bf16; the sum stays `f32`.
 #[derive(Clone, Copy, Debug)]
 pub struct Experts<'a> {
@@ -139,6 +139,8 @@ pub struct Experts<'a> {
     pub experts: &'a [ExpertMatrices],
     /// `swiglu_limit`.
     pub limit: f32,
+    /// Channels that share a scale of rounded inputs, above zero: 128, in V4.1 32.
+    pub input_group: usize,
     /// Output, `F32 [T, d]`.
     pub out: &'a Tensor,
 }
@@ -156,6 +158,7 @@ impl Experts<'_> {
         check.i32("chosen", self.chosen, &choices)?;
         check.f32("weights", self.weights, &choices)?;
         check.f32("out", self.out, &[row_count, width])?;
+        check.require(self.input_group > 0, || "input groups of no channels".to_owned())?;
         let Some(first) = self.experts.first() else {
             return Err(check.argument("no experts".to_owned()));
         };

@@ -6,6 +6,8 @@ use crate::{Error, Matrix, Tensor};
 pub enum LinearRounding {
     /// The input is rounded to FP8 for each row and group of 128 channels (UE8M0 scale), the output to bf16.
     QuantisedInput,
+    /// As [`LinearRounding::QuantisedInput`], in groups of 32 channels (V4.1).
+    FineQuantisedInput,
     /// The output is rounded to bf16.
     Bf16,
     /// Nothing is rounded.

@@ -51,6 +51,7 @@ impl Pass<'_> {
             weights: &workspace.chosen_weights,
             experts: routed,
             limit: NO_LIMIT,
+            input_group: 128,
             out: &workspace.output,
         })?;
         step.enqueue(Add {

@@ -82,6 +82,7 @@ impl Pass<'_> {
             weights: &workspace.chosen_weights,
             experts: &experts.routed,
             limit: config.swiglu_limit,
+            input_group: 128,
             out: &workspace.output,
         })?;
         self.step.enqueue(Add {

@@ -53,7 +53,7 @@ impl Pass<'_> {
     /// Queries of all heads, rotated; heads are not normalised.
     fn query(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (step, workspace, config) = (self.step, &self.workspace, self.config);
-        let rounding = LinearRounding::QuantisedInput;
+        let rounding = LinearRounding::FineQuantisedInput;
         step.linear(&workspace.input, &weights.wq_a, rounding, &workspace.query_low)?;
         self.rms_norm(&workspace.query_low, &weights.q_norm)?;
         let flat = [step.row_count, config.num_attention_heads * config.head_dim];
@@ -65,7 +65,7 @@ impl Pass<'_> {
     /// The one key of each row, which is also its value.
     fn window_keys(&self, weights: &weights::Attention, angles: &Tensor) -> Result<(), Error> {
         let (step, workspace, config) = (self.step, &self.workspace, self.config);
-        let rounding = LinearRounding::QuantisedInput;
+        let rounding = LinearRounding::FineQuantisedInput;
         step.linear(&workspace.input, &weights.wkv, rounding, &workspace.kv)?;
         self.rms_norm(&workspace.kv, &weights.kv_norm)?;
         let heads = workspace.kv.reshape(&[step.row_count, 1, config.head_dim]);
@@ -90,7 +90,7 @@ impl Pass<'_> {
             weight: &weights.wo_a,
             out: &workspace.grouped,
         })?;
-        let rounding = LinearRounding::QuantisedInput;
+        let rounding = LinearRounding::FineQuantisedInput;
         step.linear(&workspace.grouped, &weights.wo_b, rounding, &workspace.output)
     }
 

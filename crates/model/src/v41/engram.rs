@@ -51,7 +51,7 @@ impl Pass<'_> {
             tokens: &rows.numbers.reshape(&[count]),
             streams: &rows.looked_up.reshape(&[count, 1, weights.table.columns()]),
         })?;
-        let rounding = LinearRounding::QuantisedInput;
+        let rounding = LinearRounding::FineQuantisedInput;
         step.linear(&rows.looked_up, &weights.wkv, rounding, &rows.keys_value)?;
         step.enqueue(EngramGate {
             keys_value: &rows.keys_value,

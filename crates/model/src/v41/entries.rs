@@ -139,7 +139,7 @@ impl Pass<'_> {
         let (step, workspace, config) = (self.step, &self.workspace, self.config);
         let flat = [step.row_count, config.index_n_heads * config.index_head_dim];
         let query = workspace.index_query.reshape(&flat);
-        let rounding = LinearRounding::QuantisedInput;
+        let rounding = LinearRounding::FineQuantisedInput;
         step.linear(&workspace.query_low, &weights.wq_b, rounding, &query)?;
         self.rope(&workspace.index_query, angles, RopeDirection::Forward)?;
         step.enqueue(IndexQuery {

@@ -15,7 +15,7 @@ impl Pass<'_> {
     /// Routed and shared experts of `workspace.input` into `workspace.output`.
     pub(super) fn experts(&self, experts: &weights::Experts) -> Result<(), Error> {
         let (step, workspace, config) = (self.step, &self.workspace, self.config);
-        let (input, rounding) = (&workspace.input, LinearRounding::QuantisedInput);
+        let (input, rounding) = (&workspace.input, LinearRounding::FineQuantisedInput);
         step.linear(input, &experts.gate, LinearRounding::F32, &workspace.router_logits)?;
         step.enqueue(Route {
             logits: &workspace.router_logits,
@@ -45,6 +45,7 @@ impl Pass<'_> {
             weights: &workspace.chosen_weights,
             experts: &experts.routed,
             limit: config.swiglu_limit,
+            input_group: 32,
             out: &workspace.output,
         })?;
         step.enqueue(Add {
