@@ -111,7 +111,14 @@ fn with_vocabulary(text: &str, count: usize) -> Result<String, Error> {
         origin: origin.to_owned(),
         source,
     })?;
-    value["vocab_size"] = json!(count);
+    // V4.1 has the text model's values in an object of their own.
+    let nested = value.get("text_config").is_some();
+    let fields = if nested { &mut value["text_config"] } else { &mut value };
+    fields["vocab_size"] = json!(count);
+    let folded = "engram_compressed_vocab_size";
+    if fields[folded].as_u64().is_some_and(|folded| folded > count as u64) {
+        fields[folded] = json!(count);
+    }
     Ok(value.to_string())
 }
 
