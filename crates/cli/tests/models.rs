@@ -93,6 +93,66 @@ fn a_synthetic_model_runs() {
     );
 }
 
+/// V4.1 in the shapes of a toy, from the release's own configuration.
+#[test]
+fn a_synthetic_v41_model_runs() {
+    let home = folder();
+    let release = include_str!("../../checkpoint/src/published/v41.json");
+    let mut config: serde_json::Value = serde_json::from_str(release).unwrap();
+    for (key, value) in [
+        ("vocab_size", 2048),
+        ("hidden_size", 128),
+        ("num_attention_heads", 8),
+        ("head_dim", 64),
+        ("qk_rope_head_dim", 32),
+        ("q_lora_rank", 64),
+        ("o_lora_rank", 64),
+        ("moe_intermediate_size", 64),
+        ("n_routed_experts", 8),
+        ("dspark_n_routed_experts", 8),
+        ("dspark_noise_token_id", 5),
+        ("index_n_heads", 4),
+        ("index_head_dim", 64),
+        ("index_topk", 16),
+        ("engram_compressed_vocab_size", 1000),
+    ] {
+        config["text_config"][key] = serde_json::json!(value);
+    }
+    config["image_token_id"] = serde_json::json!(2047);
+    fs::create_dir(home.path().join("like")).unwrap();
+    fs::write(home.path().join("like/config.json"), config.to_string()).unwrap();
+    output_in(home.path(), &["synth", "--like", "like", "--layers", "6", "out"]);
+    let value = json_in(
+        home.path(),
+        &["run", "--model", "out", "--json", "--max-tokens", "4", "Hi"],
+    );
+    assert!(value["usage"]["completion_tokens"].as_u64().unwrap() <= 4);
+    let inspected = json_in(home.path(), &["inspect", "out", "--json", "--verify"]);
+    assert_eq!(
+        inspected["layers"],
+        serde_json::json!({ "sliding_window": 1, "csa2_in_pairs": 2, "csa2_by_token": 3 })
+    );
+    let planned = json_in(home.path(), &["plan", "out", "--no-probe", "--chip", "h200", "--json"]);
+    assert!(planned.is_object());
+    // Without its tokenizer a release's tables would be read at wrong rows.
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&fs::read(home.path().join("out/config.json")).unwrap()).unwrap();
+    written.as_object_mut().unwrap().remove("cachalot_token_map");
+    fs::write(home.path().join("out/config.json"), written.to_string()).unwrap();
+    let refused = run_in(home.path(), &["run", "--model", "out", "Hi"], b"");
+    assert!(
+        refused.errors.contains("engram_compressed_vocab_size"),
+        "{}",
+        refused.errors
+    );
+    output_in(
+        home.path(),
+        &["synth", "--like", "like", "--layers", "3", "--vocab", "300", "small"],
+    );
+    fs::write(home.path().join("ids"), "[1, 99, 100]").unwrap();
+    output_in(home.path(), &["score", "small", "--tokens", "ids"]);
+}
+
 #[test]
 fn a_model_is_found_in_the_shared_cache() {
     let home = folder();

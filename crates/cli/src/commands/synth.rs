@@ -115,9 +115,17 @@ fn with_vocabulary(text: &str, count: usize) -> Result<String, Error> {
     let nested = value.get("text_config").is_some();
     let fields = if nested { &mut value["text_config"] } else { &mut value };
     fields["vocab_size"] = json!(count);
-    let folded = "engram_compressed_vocab_size";
-    if fields[folded].as_u64().is_some_and(|folded| folded > count as u64) {
-        fields[folded] = json!(count);
+    let mut lower = |key: &str, most: usize| {
+        if fields[key].as_u64().is_some_and(|value| value > most as u64) {
+            fields[key] = json!(most);
+        }
+    };
+    lower("engram_compressed_vocab_size", count);
+    lower("dspark_noise_token_id", count.saturating_sub(1));
+    if nested && let Some(outer) = value.as_object_mut() {
+        // Random weights are for text.
+        outer.remove("image_token_id");
+        outer.remove("vision_config");
     }
     Ok(value.to_string())
 }

@@ -109,8 +109,8 @@ impl Architecture for DeepseekV41Config {
         };
         vec![
             ("sliding window", count(0)),
-            ("CSA2, 2 tokens an entry", count(2)),
-            ("CSA2, 1 token an entry", count(1)),
+            ("CSA2 in pairs", count(2)),
+            ("CSA2 by token", count(1)),
         ]
     }
 
