@@ -4,21 +4,37 @@
 
 use std::{path::Path, sync::Arc};
 
-use cachalot_checkpoint::Checkpoint;
+use cachalot_checkpoint::{Checkpoint, synth};
 use cachalot_chip::{ChipTransfer, Mode, Tensor};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
 use proptest::prelude::*;
 
 use crate::{Chunk, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool, pages::PAGE_TOKEN_COUNT};
 
-/// One of each kind of state: windows and compressed entries, entries of single tokens, these with index keys.
-const FIXTURES: [&str; 3] = ["official-fp8-fp4", "v3-fp8", "v32-fp8"];
+/// One of each kind of state: windows and compressed entries, entries of single tokens, these with index keys, shared
+/// entries with token ids.
+const FIXTURES: [&str; 4] = ["official-fp8-fp4", "v3-fp8", "v32-fp8", RANDOM_V41];
 
-fn model(fixture: &str, mode: Mode) -> Model {
+/// A checkpoint of V4.1 whose random weights are drawn anew.
+const RANDOM_V41: &str = "v41-random";
+
+fn checkpoint(fixture: &str) -> Checkpoint {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
         .join(fixture);
-    let checkpoint = Checkpoint::open(&folder).expect("the fixture is a valid checkpoint");
+    if fixture != RANDOM_V41 {
+        return Checkpoint::open(&folder).expect("the fixture is a valid checkpoint");
+    }
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("a configuration");
+    let place = tempfile::tempdir().expect("a folder");
+    let written = place.path().join(fixture);
+    synth::write(&config, 5, &written, |_| ()).expect("written");
+    // The mapped files stay when their names go.
+    Checkpoint::open(&written).expect("valid")
+}
+
+fn model(fixture: &str, mode: Mode) -> Model {
+    let checkpoint = checkpoint(fixture);
     let chip = CpuChip::new(CpuOptions {
         threads: 2,
         ..CpuOptions::default()
@@ -41,7 +57,8 @@ fn pool(model: &Model) -> StatePool {
 
 /// A fixed walk through the vocabulary; different seeds give different texts.
 fn text(model: &Model, seed: usize, length: usize) -> Vec<u32> {
-    let vocabulary = model.config().vocab_size();
+    // The last token of the V4.1 fixture stands for an image.
+    let vocabulary = model.config().vocab_size() - 1;
     (0..length)
         .map(|i| ((i * i * 31 + i * 17 + seed * 97 + i / 7) % vocabulary) as u32)
         .collect()

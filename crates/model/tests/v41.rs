@@ -3,52 +3,20 @@
 
 use std::sync::Arc;
 
-use cachalot_checkpoint::{
-    Checkpoint, ModelConfig, accounting, published,
-    synth::{self, Stages},
-};
+use cachalot_checkpoint::{Checkpoint, ModelConfig, accounting, synth};
 use cachalot_chip::{ChipTransfer, Mode};
 use cachalot_chip_cpu::{CpuChip, CpuOptions};
 use cachalot_model::{Chunk, Error, KvFormat, Model, ModelOptions, Outputs, Sequence, StateOptions, StatePool};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const VOCABULARY: usize = 512;
 
 /// Eight layers: two that see a window only, one of them with a table, and every kind of source and follower.
 fn checkpoint() -> (TempDir, Checkpoint) {
-    let release = published::config("DeepSeek-V4.1-Flash").expect("built in");
-    let cut = synth::with_layers(release, 8, Stages::Drop).expect("can be cut");
-    let mut config: Value = serde_json::from_str(&cut).expect("JSON");
-    for (key, value) in [
-        ("vocab_size", VOCABULARY),
-        ("hidden_size", 128),
-        ("num_attention_heads", 8),
-        ("head_dim", 96),
-        ("qk_rope_head_dim", 32),
-        ("q_lora_rank", 64),
-        ("o_lora_rank", 64),
-        ("moe_intermediate_size", 64),
-        ("n_routed_experts", 8),
-        ("num_experts_per_tok", 3),
-        ("index_n_heads", 4),
-        ("index_head_dim", 64),
-        ("index_topk", 8),
-        ("candidate_topk_blocks", 3),
-        ("candidate_block_size", 4),
-        ("sliding_window", 16),
-        ("engram_n_heads", 2),
-        ("engram_head_dim", 64),
-        ("engram_vocab_size", 1000),
-        ("engram_compressed_vocab_size", 300),
-        ("max_position_embeddings", 4096),
-    ] {
-        config["text_config"][key] = json!(value);
-    }
-    config["image_token_id"] = json!(VOCABULARY - 1);
+    let config = include_str!("fixtures/v41-random/config.json");
     let folder = tempfile::tempdir().expect("a folder");
     let place = folder.path().join("tiny");
-    synth::write(&config.to_string(), 5, &place, |_| ()).expect("written");
+    synth::write(config, 5, &place, |_| ()).expect("written");
     let checkpoint = Checkpoint::open(&place).expect("valid");
     (folder, checkpoint)
 }
