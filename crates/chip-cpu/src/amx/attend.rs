@@ -145,7 +145,7 @@ fn score_block(
         keys: &mut scratch.keys[..2 * steps],
         values: &mut scratch.values[block * 2 * steps..][..2 * steps],
     };
-    decode(kernels, keys.packing(), &rows, &mut decoded, &mut scratch.plain);
+    decode(kernels, keys.packing(index), &rows, &mut decoded, &mut scratch.plain);
     for group in (0..sizes.groups).step_by(2) {
         let queries = [0, 1].map(|i| scratch.queries[(group + i) * steps..][..steps].as_ptr());
         let keys = [0, 1].map(|i| scratch.keys[i * steps..][..steps].as_ptr());

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use cachalot_chip::RowFormat;
+use cachalot_numerics::{e2m1, e4m3};
 
 use crate::{kernels::Chosen, operators::Packing};
 
@@ -79,6 +80,8 @@ pub(super) fn decode(
         let is_done = match *rows {
             [Some(a), Some(b)] => match packing.format {
                 RowFormat::Fp8Tail => set_fp8(packing, pair, [a, b], block),
+                RowFormat::Fp8 => set_small_fp8(packing, pair, [a, b], block),
+                RowFormat::Fp4Fine => set_fine_fp4(packing, pair, [a, b], block),
                 RowFormat::Bf16 => set_bf16(packing, pair, [a, b], block),
                 _ => false,
             },
@@ -125,6 +128,65 @@ fn set_fp8(packing: &Packing, pair: usize, rows: [&[u8]; 2], block: &mut Block<'
         block.set(pair, plain / STEP + step, [load_bf16(values[0]), load_bf16(values[1])]);
     }
     true
+}
+
+/// False unless both rows are in whole steps with scales that keep all values normal.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn set_small_fp8(packing: &Packing, pair: usize, rows: [&[u8]; 2], block: &mut Block<'_>) -> bool {
+    const { assert!(RowFormat::FP8_SMALL_GROUP == STEP) };
+    if !packing.width.is_multiple_of(STEP) {
+        return false;
+    }
+    let [(codes_a, scales_a), (codes_b, scales_b)] = rows.map(|row| row.split_at(packing.width));
+    let is_normal = |scales: &[u8]| scales.iter().all(|scale| (10..=246).contains(scale));
+    if !(is_normal(scales_a) && is_normal(scales_b)) {
+        return false;
+    }
+    for step in 0..packing.width / STEP {
+        let (a, b) = (Scale::new(scales_a[step]), Scale::new(scales_b[step]));
+        let values = [a.decode(&codes_a[step * STEP..]), b.decode(&codes_b[step * STEP..])];
+        block.set(pair, step, values);
+    }
+    true
+}
+
+/// False unless the rows are in whole steps.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn set_fine_fp4(packing: &Packing, pair: usize, rows: [&[u8]; 2], block: &mut Block<'_>) -> bool {
+    if !packing.width.is_multiple_of(STEP) {
+        return false;
+    }
+    let rows = rows.map(|row| row.split_at(packing.width / 2));
+    for step in 0..packing.width / STEP {
+        let values = rows.map(|(codes, scales)| decode_fine_fp4(&codes[step * STEP / 2..], &scales[2 * step..]));
+        block.set(pair, step, values);
+    }
+    true
+}
+
+/// The values of 32 packed e2m1 codes, each half with an e4m3 scale. A product has at most six bits, so it is exact.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn decode_fine_fp4(codes: &[u8], scales: &[u8]) -> __m512i {
+    const { assert!(2 * RowFormat::FP4_FINE_GROUP == STEP) };
+    let codes: &[u8; STEP / 2] = codes.first_chunk().expect("a whole step");
+    let scales: &[u8; 2] = scales.first_chunk().expect("two groups");
+    // SAFETY: the table has sixteen values, the codes are 16 bytes.
+    unsafe {
+        let values = _mm512_loadu_ps(e2m1::VALUES.as_ptr());
+        let [low, high] = scales.map(|scale| _mm512_mul_ps(values, _mm512_set1_ps(e4m3::decode(scale))));
+        let table = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
+        // The low code in the lower word, the high one in the upper; the second group looks up the upper half of the table.
+        let indices = _mm512_or_si512(
+            _mm512_and_si512(codes, _mm512_set1_epi32(0xF)),
+            _mm512_slli_epi32::<12>(_mm512_and_si512(codes, _mm512_set1_epi32(0xF0))),
+        );
+        let second = _mm512_maskz_set1_epi32(0xFF00, 0x0010_0010);
+        _mm512_permutexvar_epi16(_mm512_or_si512(indices, second), table)
+    }
 }
 
 /// False unless the rows are in whole steps.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use cachalot_chip::RowFormat;
-use cachalot_numerics::e8m0;
+use cachalot_numerics::{e2m1, e4m3, e8m0};
 
 use super::stored::{LANES, decode_bf16, decode_fp4, decode_fp8, fp4_magnitudes, fp8_factor};
 use crate::operators::Packing;
@@ -21,7 +21,23 @@ pub(super) fn unpack(packing: &Packing, row: &[u8], out: &mut [f32]) -> bool {
         return false;
     }
     match packing.format {
-        RowFormat::F32 | RowFormat::Fp4Fine => return false,
+        RowFormat::F32 => return false,
+        RowFormat::Fp4Fine => {
+            let (codes, scales) = row.split_at(width / 2);
+            let groups = out
+                .chunks_mut(RowFormat::FP4_FINE_GROUP)
+                .zip(codes.chunks(RowFormat::FP4_FINE_GROUP / 2));
+            for ((out, codes), scale) in groups.zip(scales) {
+                // SAFETY: four bytes and eight values a step.
+                unsafe {
+                    let factor = _mm256_set1_ps(e4m3::decode(*scale));
+                    let magnitudes = _mm256_mul_ps(_mm256_loadu_ps(e2m1::VALUES.as_ptr()), factor);
+                    for (out, codes) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(codes.as_chunks::<4>().0) {
+                        _mm256_storeu_ps(out.as_mut_ptr(), decode_fp4(codes.as_ptr(), magnitudes));
+                    }
+                }
+            }
+        }
         RowFormat::Bf16 => unpack_bf16(row, out),
         RowFormat::Fp8Tail => {
             let (plain_out, tail_out) = out.split_at_mut(plain);

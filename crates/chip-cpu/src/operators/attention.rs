@@ -257,18 +257,22 @@ impl<'a> RowKeys<'a> {
     /// Slots of a block of [`RowKeys::slot`].
     pub const BLOCK_SLOT_COUNT: usize = 32;
 
-    /// How keys are packed.
-    pub fn packing(&self) -> &Packing {
-        &self.keys.packing
+    /// How the keys of a block of slots are packed.
+    pub fn packing(&self, block: usize) -> &Packing {
+        match &self.entries {
+            Some((reader, _)) if block * Self::BLOCK_SLOT_COUNT < self.entry_slot_count() => &reader.packing,
+            _ => &self.keys.packing,
+        }
     }
 
-    /// Whether every key is a row of bf16 values, or of shorter ones with scales that are powers of two.
+    /// Whether every key is a row of bf16 values, or of shorter ones whose products with their scales are as short.
     pub fn are_exact_in_bf16(&self) -> bool {
-        matches!(self.keys.packing.format, RowFormat::Bf16 | RowFormat::Fp8Tail)
-            && self
-                .entries
-                .as_ref()
-                .is_none_or(|(reader, _)| reader.packing.format == self.keys.packing.format)
+        use RowFormat::{Bf16, Fp4Fine, Fp8, Fp8Tail};
+        let window = self.keys.packing.format;
+        // Entries of 4 bits lie beside windows of 8.
+        let is_exact = |entry: RowFormat| entry == window || (entry, window) == (Fp4Fine, Fp8);
+        let entries = self.entries.as_ref();
+        matches!(window, Bf16 | Fp8Tail | Fp8) && entries.is_none_or(|(reader, _)| is_exact(reader.packing.format))
     }
 
     /// Number of slots, whole blocks.
@@ -305,7 +309,7 @@ impl<'a> RowKeys<'a> {
 
     /// All keys as `f32`: window rows by position, then entries.
     fn unpack(&self, kernels: Chosen, keys: &mut Vec<f32>) {
-        let packing = self.packing();
+        let packing = &self.keys.packing;
         let width = packing.width;
         keys.resize((self.positions.len() + self.entry_count()) * width, 0.0);
         let (window_keys, entry_keys) = keys.split_at_mut(self.positions.len() * width);

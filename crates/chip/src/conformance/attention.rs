@@ -22,11 +22,14 @@ pub(super) fn attention() -> Vec<Suite> {
     let window = prop_oneof![4 => 1usize..=20, 1 => Just(128usize)];
     let kinds = [EntryKind::None, EntryKind::All, EntryKind::Selected];
     let mut suites = Vec::new();
-    for format in ROW_FORMATS {
+    let alike = ROW_FORMATS.map(|format| (format, format));
+    // V4.1.
+    let mixed = [(RowFormat::Fp8, RowFormat::Fp4Fine)];
+    for formats in alike.into_iter().chain(mixed) {
         for kind in kinds {
             let parameters = (0usize..=4, heads.clone(), window.clone(), widths(), seeds());
             suites.push(suite(7, parameters, move |(sequences, heads, window, width, seed)| {
-                attention_case(format, kind, [sequences, heads, window, width], seed)
+                attention_case(formats, kind, [sequences, heads, window, width], seed)
             }));
         }
     }
@@ -42,6 +45,7 @@ enum EntryKind {
 
 struct AttentionData {
     format: RowFormat,
+    entry_format: RowFormat,
     /// Heads, width, tail.
     shape: [usize; 3],
     window: usize,
@@ -58,30 +62,37 @@ struct AttentionData {
 }
 
 fn attention_case(
-    format: RowFormat,
+    (format, entry_format): (RowFormat, RowFormat),
     kind: EntryKind,
     [sequence_count, heads, window, width]: [usize; 4],
     seed: u64,
 ) -> Case {
     let mut values = Values::new(seed);
     let tail = values.below(70);
-    let [width, tail] = row_shape(format, width, tail);
+    let [width, tail] = row_shape(entry_format, width, tail);
     let step = Step::random(&mut values, sequence_count, if window == 128 { 300 } else { 60 });
     let ratio = 1 + values.below(5);
     let page_entry_count = 1 + values.below(9);
     let pages = Pages::random(&mut values, &step, ratio, page_entry_count);
-    let packed = |values: &mut Values| random_packed(values, format, width, tail);
+    let packed = |values: &mut Values| random_packed(values, entry_format, width, tail);
     let entries = step.sequences.iter().map(|sequence| {
         let entries = 0..sequence.end() / ratio;
         entries.map(|_| packed(&mut values)).collect()
     });
     let entries = entries.collect();
+    let mut query = values.floats(step.row_count() * heads * width, 2.0);
+    if format == RowFormat::Fp8 {
+        // As official mode's rotation leaves them. A single row is a small sample: rounding them too may by chance err
+        // more than the ratio allows; the cases of other formats have such queries.
+        query.iter_mut().for_each(|value| *value = bf16::round(*value));
+    }
     let data = AttentionData {
         format,
+        entry_format,
         shape: [heads, width, tail],
         window,
         ring_row_count: (window - 1 + values.below(4)).max(1),
-        query: values.floats(step.row_count() * heads * width, 2.0),
+        query,
         sink: values.floats(heads, 2.0),
         window_rows: history(&mut values, &step, |values| random_packed(values, format, width, tail)),
         kind,
@@ -145,6 +156,7 @@ pub(super) fn random_packed(values: &mut Values, format: RowFormat, width: usize
 
 fn attention_step(data: &Rc<AttentionData>, step: &Step) -> Case {
     let ([heads, width, tail], format) = (data.shape, data.format);
+    let entry_format = data.entry_format;
     let (window, ratio, kind) = (data.window, data.ratio, data.kind);
     let row_count = step.row_count();
     let source_rows = step.source_rows();
@@ -171,8 +183,9 @@ fn attention_step(data: &Rc<AttentionData>, step: &Step) -> Case {
         Argument::output("out", Dtype::F32, &[row_count, heads, width], expect),
     ]);
     if kind != EntryKind::None {
-        let pool_shape = [data.pages.page_count, data.pages.page_entry_count, row_byte_count];
-        let pool = data.pages.pool(&data.entries, row_byte_count);
+        let entry_byte_count = entry_format.byte_count(width, tail);
+        let pool_shape = [data.pages.page_count, data.pages.page_entry_count, entry_byte_count];
+        let pool = data.pages.pool(&data.entries, entry_byte_count);
         arguments.push(Argument::new("pool", Dtype::U8, &pool_shape, pool));
         arguments.push(data.pages.table(step));
     }
@@ -182,13 +195,15 @@ fn attention_step(data: &Rc<AttentionData>, step: &Step) -> Case {
         let rows: Vec<i32> = rows.copied().collect();
         arguments.push(Argument::i32("selected", &[row_count, *count], &rows).last_free());
     }
-    let label = format!("{format:?}, tail {tail}, window {window}, {kind:?} entries, ratio {ratio}, {step:?}");
+    let label = format!(
+        "{format:?} and {entry_format:?}, tail {tail}, window {window}, {kind:?} entries, ratio {ratio}, {step:?}"
+    );
     let mut case = Case::new(label, arguments, move |loaded| {
         let entries = |_| AttendEntries {
             entries: Entries {
                 pool: loaded.tensor("pool"),
                 page_table: loaded.tensor("page_table"),
-                format,
+                format: entry_format,
                 width,
                 tail,
                 ratio,
