@@ -1,5 +1,8 @@
-//! DeepSeek-V4.1 on a small random checkpoint with a layer of every role: whatever way tokens reach a sequence, the logits
+//! DeepSeek-V4.1 on a small random checkpoint with a layer of every role: logits are those of a transcription (fixture by
+//! `tools/fixtures/transcription_v41.py`); whatever way tokens reach a sequence, the logits
 //! are the same to the last bit; images are refused; the memory of a sequence is what plans count with.
+
+mod support;
 
 use std::sync::Arc;
 
@@ -10,6 +13,8 @@ use cachalot_model::{Chunk, Error, KvFormat, Model, ModelOptions, Outputs, Seque
 use tempfile::TempDir;
 
 const VOCABULARY: usize = 512;
+const FIXTURE: &str = "v41-random";
+const RELATIVE_ERROR_MAX: f32 = 1e-4;
 
 /// Eight layers: two that see a window only, one of them with a table, and every kind of source and follower.
 fn checkpoint() -> (TempDir, Checkpoint) {
@@ -67,6 +72,79 @@ fn step(model: &Model, pool: &mut StatePool, chunks: &mut [(&mut Sequence, &[u32
     let logits = model.step(pool, &mut chunks).expect("a step").expect("logits");
     let values = model.chip().read_f32(&logits).expect("readable");
     values.chunks(VOCABULARY).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn logits_agree_with_the_transcription() {
+    let (_folder, checkpoint) = checkpoint();
+    let options = ModelOptions {
+        mode: Mode::Reference,
+        ..ModelOptions::default()
+    };
+    let model = load(&checkpoint, options);
+    let mut pool = pool(&model);
+    let mut error_max = 0f32;
+    for prompt in support::prompts(FIXTURE) {
+        let expected = support::expected(FIXTURE, "logits.safetensors", prompt.len());
+        let mut whole = pool.new_sequence().expect("a slot");
+        let prefilled = step(&model, &mut pool, &mut [(&mut whole, &prompt)]);
+        let mut single = pool.new_sequence().expect("a slot");
+        let decoded = prompt.iter().map(|token| {
+            let rows = step(&model, &mut pool, &mut [(&mut single, &[*token])]);
+            rows.into_iter().next().expect("a row")
+        });
+        let decoded: Vec<Vec<f32>> = decoded.collect();
+        for (position, row) in expected.positions.iter().zip(&expected.logits) {
+            for found in [&prefilled[*position], &decoded[*position]] {
+                let error = support::relative_error(found, row);
+                error_max = error_max.max(error);
+                assert!(
+                    error <= RELATIVE_ERROR_MAX,
+                    "{} tokens, position {position}: {error:e}",
+                    prompt.len()
+                );
+            }
+        }
+    }
+    println!("largest relative error {error_max:e}");
+}
+
+/// The law of fast mode: its distributions are no further from the reference than official's.
+#[test]
+fn fast_is_no_further_than_official() {
+    let (_folder, checkpoint) = checkpoint();
+    let rows = |mode| {
+        let options = ModelOptions {
+            mode,
+            ..ModelOptions::default()
+        };
+        let model = load(&checkpoint, options);
+        let mut pool = pool(&model);
+        let rows = (0..4).flat_map(|seed| {
+            let mut sequence = pool.new_sequence().expect("a slot");
+            step(&model, &mut pool, &mut [(&mut sequence, &text(seed, 200))])
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let [reference, official, fast] = [Mode::Reference, Mode::Official, Mode::Fast].map(rows);
+    let distance = |other: &[Vec<f32>]| {
+        let rows = reference.iter().zip(other);
+        rows.map(|(p, q)| divergence(p, q)).sum::<f64>() / reference.len() as f64
+    };
+    let (fast, official) = (distance(&fast), distance(&official));
+    println!("fast {fast:.2e} nats from the reference, official {official:.2e}");
+    assert!(fast <= official, "{fast:e} > {official:e}");
+}
+
+/// KL divergence of two rows of logits, in nats.
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let log_softmax = |logits: &[f32]| -> Vec<f64> {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+        logits.iter().map(|logit| f64::from(logit - max) - sum.ln()).collect()
+    };
+    let (p, q) = (log_softmax(p), log_softmax(q));
+    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
 #[test]
