@@ -4,7 +4,10 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{
+    io::{Seek, SeekFrom, Write},
+    sync::Arc,
+};
 
 use cachalot_checkpoint::{Checkpoint, ModelConfig, accounting, synth};
 use cachalot_chip::{ChipTransfer, Mode};
@@ -219,6 +222,34 @@ fn images_are_refused_by_name() {
         Err(Error::Image { token }) => assert_eq!(token, image),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("accepted"),
+    }
+}
+
+/// Tables are too large to be checked when a model is loaded, so damage shows where it is read.
+#[test]
+fn damaged_tables_are_named_when_they_are_read() {
+    for (leaf, byte) in [("weight", 0x7F), ("scale", 0xFF)] {
+        let (_folder, checkpoint) = checkpoint();
+        let name = format!("layers.1.engram.embed.{leaf}");
+        let place = checkpoint.place(&name).expect("in a file");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&place.file.path)
+            .expect("writable");
+        file.seek(SeekFrom::Start(place.start)).expect("within the file");
+        file.write_all(&vec![byte; place.byte_count]).expect("written");
+        let model = load(&checkpoint, ModelOptions::default());
+        let mut pool = pool(&model);
+        let mut sequence = pool.new_sequence().expect("a slot");
+        let mut chunks = [Chunk {
+            sequence: &mut sequence,
+            tokens: &[1, 2],
+            outputs: Outputs::Last,
+        }];
+        match model.step(&mut pool, &mut chunks) {
+            Err(error) => assert!(error.to_string().contains("layers.1.engram.embed"), "{error}"),
+            Ok(_) => panic!("a damaged {leaf} was accepted"),
+        }
     }
 }
 

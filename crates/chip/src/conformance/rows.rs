@@ -1,6 +1,6 @@
 //! Cases of the operators that move, add or normalise rows.
 
-use cachalot_numerics::{Dtype, MatrixFormat, bf16};
+use cachalot_numerics::{Dtype, MatrixFormat, ScaleDtype, bf16};
 use proptest::prelude::*;
 
 use super::{
@@ -13,17 +13,28 @@ use super::{
 };
 use crate::{Add, CopyTensor, Embed, GatherRows, RmsNorm};
 
+/// Rows with scales of their own (Engram): a chip may look at those that are read alone.
+const TABLE: MatrixFormat = MatrixFormat::Fp8Block {
+    rows: 1,
+    columns: 32,
+    scale: ScaleDtype::E8m0,
+};
+
 pub(super) fn embed() -> Vec<Suite> {
-    FORMATS
+    let formats = FORMATS.into_iter().chain([TABLE]);
+    formats
         .map(|format| suite(6, (row_counts(), 1usize..=4, widths(), seeds()), embed_case(format)))
-        .into()
+        .collect()
 }
 
 fn embed_case(format: MatrixFormat) -> impl Fn((usize, usize, usize, u64)) -> Case {
     move |(row_count, stream_count, width, seed)| {
         let mut values = Values::new(seed);
         let vocabulary = 1 + values.below(40);
-        let tokens: Vec<i32> = (0..row_count).map(|_| values.below(vocabulary) as i32).collect();
+        let mut tokens: Vec<i32> = (0..row_count).map(|_| values.below(vocabulary) as i32).collect();
+        if let Some(token) = tokens.first_mut() {
+            *token = vocabulary as i32 - 1;
+        }
         let arguments = vec![
             Argument::i32("tokens", &[row_count], &tokens).by_row(),
             Argument::output("streams", Dtype::F32, &[row_count, stream_count, width], Expect::Bytes).by_row(),
