@@ -63,7 +63,10 @@ impl Tensor {
     pub fn places(&self) -> Vec<usize> {
         let mut places = vec![self.offset];
         for (&dim, &stride) in self.dims.iter().zip(&self.strides) {
-            places = places.iter().flat_map(|&place| (0..dim).map(move |index| place + index * stride)).collect();
+            places = places
+                .iter()
+                .flat_map(|&place| (0..dim).map(move |index| place + index * stride))
+                .collect();
         }
         if self.is_weight_layout() {
             places.iter_mut().for_each(|place| *place = self.tiled(*place));
@@ -90,7 +93,10 @@ impl Tensor {
     pub fn extent(&self) -> Option<usize> {
         let bits = bits(self.dtype)?;
         if self.is_weight_layout() {
-            let elements = self.storage.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))?;
+            let elements = self
+                .storage
+                .iter()
+                .try_fold(1_usize, |product, &dim| product.checked_mul(dim))?;
             return Some(elements.checked_mul(bits)?.div_ceil(8));
         }
         if self.dims.contains(&0) {
@@ -105,24 +111,38 @@ impl Tensor {
 
     /// Bytes before the first element.
     pub fn lead(&self) -> usize {
-        if self.is_weight_layout() { 0 } else { self.offset * bits(self.dtype).unwrap_or(8) / 8 }
+        if self.is_weight_layout() {
+            0
+        } else {
+            self.offset * bits(self.dtype).unwrap_or(8) / 8
+        }
     }
 
     /// Why the descriptor cannot be right, whatever the operator.
     pub fn flaw(&self) -> Option<String> {
-        let Some(bits) = bits(self.dtype) else { return Some(format!("data type {} is not emulated", self.dtype)) };
+        let Some(bits) = bits(self.dtype) else {
+            return Some(format!("data type {} is not emulated", self.dtype));
+        };
         if self.format == FRACTAL_NZ {
             let rank = self.dims.len();
             if rank < 2 || self.storage.len() != rank + 2 {
-                return Some("format NZ needs a matrix and two more storage dimensions than view dimensions".to_owned());
+                return Some(
+                    "format NZ needs a matrix and two more storage dimensions than view dimensions".to_owned(),
+                );
             }
             let straight = self.strides[rank - 1] == 1;
-            let (rows, columns) =
-                if straight { (self.dims[rank - 2], self.dims[rank - 1]) } else { (self.dims[rank - 1], self.dims[rank - 2]) };
+            let (rows, columns) = if straight {
+                (self.dims[rank - 2], self.dims[rank - 1])
+            } else {
+                (self.dims[rank - 1], self.dims[rank - 2])
+            };
             let tile = 256 / bits;
             let expected = [columns.div_ceil(tile), rows.div_ceil(16), 16, tile];
             if self.storage[rank - 2..] != expected {
-                return Some(format!("format NZ of {rows} × {columns} needs storage {expected:?}, not {:?}", self.storage));
+                return Some(format!(
+                    "format NZ of {rows} × {columns} needs storage {expected:?}, not {:?}",
+                    self.storage
+                ));
             }
         } else if self.format != ND && !(0..=3).contains(&self.format) {
             return Some(format!("format {} is not emulated", self.format));
@@ -132,14 +152,25 @@ impl Tensor {
 
     pub fn load(&self, memory: &mut Memory) -> Result<Vec<f64>, String> {
         let len = self.extent().ok_or("the view overflows")?;
-        let bytes = memory.range(self.address, len).ok_or("a tensor's memory was freed or is too small")?;
-        Ok(self.places().into_iter().map(|place| read(bytes, place, self.dtype)).collect())
+        let bytes = memory
+            .range(self.address, len)
+            .ok_or("a tensor's memory was freed or is too small")?;
+        Ok(self
+            .places()
+            .into_iter()
+            .map(|place| read(bytes, place, self.dtype))
+            .collect())
     }
 
     pub fn store(&self, memory: &mut Memory, values: &[f64]) -> Result<(), String> {
         let len = self.extent().ok_or("the view overflows")?;
-        let bytes = memory.range(self.address, len).ok_or("an output's memory was freed or is too small")?;
-        self.places().into_iter().zip(values).for_each(|(place, &value)| write(bytes, place, self.dtype, value));
+        let bytes = memory
+            .range(self.address, len)
+            .ok_or("an output's memory was freed or is too small")?;
+        self.places()
+            .into_iter()
+            .zip(values)
+            .for_each(|(place, &value)| write(bytes, place, self.dtype, value));
         Ok(())
     }
 }
@@ -179,14 +210,26 @@ fn finite_float(bits: u32, exponent_bits: u32, mantissa_bits: u32) -> f64 {
         0 => mantissa * 2_f64.powi(1 - bias),
         _ => (1.0 + mantissa) * 2_f64.powi(exponent as i32 - bias),
     };
-    if bits >> (exponent_bits + mantissa_bits) & 1 == 1 { -size } else { size }
+    if bits >> (exponent_bits + mantissa_bits) & 1 == 1 {
+        -size
+    } else {
+        size
+    }
 }
 
 fn small_float(bits: u32, exponent_bits: u32, mantissa_bits: u32) -> f64 {
     let all = (1 << exponent_bits) - 1;
     if (bits >> mantissa_bits) & all == all {
-        let sign = if bits >> (exponent_bits + mantissa_bits) & 1 == 1 { -1.0 } else { 1.0 };
-        return if bits & ((1 << mantissa_bits) - 1) == 0 { sign * f64::INFINITY } else { f64::NAN };
+        let sign = if bits >> (exponent_bits + mantissa_bits) & 1 == 1 {
+            -1.0
+        } else {
+            1.0
+        };
+        return if bits & ((1 << mantissa_bits) - 1) == 0 {
+            sign * f64::INFINITY
+        } else {
+            f64::NAN
+        };
     }
     finite_float(bits, exponent_bits, mantissa_bits)
 }

@@ -9,8 +9,12 @@
 //! It must know no other crate of this workspace: an error shared with the program under test would go unseen.
 #![allow(non_snake_case, reason = "the C interface's names")]
 
+mod capture;
+mod elements;
+mod guard;
 mod machine;
 mod memory;
-mod operators;
 mod opbase;
+mod operators;
 mod runtime;
+mod signature;

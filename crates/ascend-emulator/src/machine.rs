@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::capture::{Graph, Recorded};
+use crate::elements::Tensor;
 use crate::memory::{Memory, POISON};
 
 pub const OK: i32 = 0;
@@ -20,38 +22,30 @@ pub struct Chip {
     pub hbm_bytes: usize,
     pub over_read_bytes: usize,
     pub arch: u32,
+    pub cube_cores: i64,
 }
 
 const GIB: usize = 1 << 30;
 
 impl Chip {
     pub fn named(name: &str) -> Option<Self> {
-        let (soc, gib, over_read_bytes, arch) = match name {
-            "910B3" => (c"Ascend910B3", 64, 32, 2201),
-            "910C" => (c"Ascend910_9392", 64, 32, 2201),
-            "950PR" => (c"Ascend950PR_9599", 128, 0, 3510),
+        let (soc, gib, over_read_bytes, arch, cube_cores) = match name {
+            "910B3" => (c"Ascend910B3", 64, 32, 2201, 20),
+            "910C" => (c"Ascend910_9392", 64, 32, 2201, 24),
+            "950PR" => (c"Ascend950PR_9599", 128, 0, 3510, 36),
             _ => return None,
         };
-        Some(Self { soc, hbm_bytes: gib * GIB, over_read_bytes, arch })
-    }
-}
-
-/// A view as given to `aclCreateTensor`.
-#[derive(Clone)]
-pub struct Tensor {
-    pub dims: Vec<usize>,
-    pub dtype: i32,
-    pub format: i32,
-    pub contiguous: bool,
-    pub address: usize,
-}
-
-impl Tensor {
-    pub fn count(&self) -> usize {
-        self.dims.iter().product()
-    }
-    pub fn bytes(&self) -> usize {
-        self.count() * if self.dtype == crate::opbase::BF16 { 2 } else { 4 }
+        let wanted = std::env::var("CACHALOT_ASCEND_EMULATOR_HBM_BYTES")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let hbm_bytes = wanted.unwrap_or(gib * GIB);
+        Some(Self {
+            soc,
+            hbm_bytes,
+            over_read_bytes,
+            arch,
+            cube_cores,
+        })
     }
 }
 
@@ -61,15 +55,20 @@ pub struct Executor {
     pub descriptors: Vec<usize>,
     pub workspace_bytes: usize,
     pub kernel: Kernel,
+    pub repeatable: bool,
 }
 
-pub type Kernel = Box<dyn FnOnce(&mut Memory) -> Result<(), String> + Send>;
+/// Runs once for each launch and once for each replay of a graph.
+pub type Kernel = Arc<dyn Fn(&mut Memory) -> Result<(), String> + Send + Sync>;
 
+#[derive(Clone)]
 pub enum Task {
     Kernel(&'static str, Kernel),
     Copy { to: usize, from: usize, len: usize },
     Poison { address: usize, len: usize },
+    Set { address: usize, value: u8, len: usize },
     Wait { stream: usize, until: u64 },
+    Replay(Arc<Vec<Task>>),
 }
 
 #[derive(Default)]
@@ -77,6 +76,8 @@ pub struct Stream {
     pub tasks: VecDeque<Task>,
     pub done: u64,
     pub error: i32,
+    /// The graph that records this stream's tasks.
+    pub capture: Option<usize>,
 }
 
 pub struct Machine {
@@ -86,7 +87,13 @@ pub struct Machine {
     pub tensors: HashMap<usize, Tensor>,
     pub executors: HashMap<usize, Executor>,
     pub streams: HashMap<usize, Stream>,
-    pub events: HashMap<usize, Option<(usize, u64)>>,
+    pub events: HashMap<usize, Option<Recorded>>,
+    pub graphs: HashMap<usize, Graph>,
+    pub scalars: HashMap<usize, f64>,
+    pub arrays: HashMap<usize, Vec<i64>>,
+    pub lists: HashMap<usize, Vec<usize>>,
+    /// Whether streams run at once instead of as late as possible.
+    pub eager: bool,
     pub allocations: u64,
     pub launches: u64,
     next_handle: usize,
@@ -114,7 +121,10 @@ pub fn fail(code: i32, text: impl Into<String>) -> i32 {
 pub fn with(body: impl FnOnce(&mut Machine) -> i32) -> i32 {
     match (&mut *lock(), HAS_CONTEXT.get()) {
         (Some(machine), true) => body(machine),
-        _ => fail(NO_CONTEXT, "no context on this thread: call aclInit, then aclrtSetDevice on each thread"),
+        _ => fail(
+            NO_CONTEXT,
+            "no context on this thread: call aclInit, then aclrtSetDevice on each thread",
+        ),
     }
 }
 
@@ -134,6 +144,11 @@ impl Machine {
             executors: HashMap::new(),
             streams: HashMap::new(),
             events: HashMap::new(),
+            graphs: HashMap::new(),
+            scalars: HashMap::new(),
+            arrays: HashMap::new(),
+            lists: HashMap::new(),
+            eager: std::env::var("CACHALOT_ASCEND_EMULATOR_STREAMS").is_ok_and(|mode| mode == "eager"),
             allocations: 0,
             launches: 0,
             next_handle: 0,
@@ -151,47 +166,36 @@ impl Machine {
         is_fault("CACHALOT_ASCEND_EMULATOR_FAIL_ALLOCATION", self.allocations)
     }
 
-    pub fn enqueue(&mut self, stream: usize, task: Task) -> i32 {
-        match self.streams.get_mut(&stream) {
-            Some(stream) => {
-                stream.tasks.push_back(task);
-                OK
+    pub fn enqueue(&mut self, handle: usize, task: Task) -> i32 {
+        let Some(stream) = self.streams.get_mut(&handle) else {
+            return fail(BAD_STREAM, "the stream is unknown or destroyed");
+        };
+        if let Some(graph) = stream.capture {
+            if let Some(graph) = self.graphs.get_mut(&graph) {
+                graph.record(handle, task);
             }
-            None => fail(BAD_STREAM, "the stream is unknown or destroyed"),
+            return OK;
         }
+        stream.tasks.push_back(task);
+        if self.eager {
+            let end = self.position(handle).unwrap_or(0);
+            self.run(handle, end);
+        }
+        OK
     }
 
     /// Tasks given to the stream so far.
     pub fn position(&self, stream: usize) -> Option<u64> {
-        self.streams.get(&stream).map(|stream| stream.done + stream.tasks.len() as u64)
+        self.streams
+            .get(&stream)
+            .map(|stream| stream.done + stream.tasks.len() as u64)
     }
 
     /// Runs the stream, and by its waits others, until it has done `until` tasks.
     pub fn run(&mut self, handle: usize, until: u64) {
         while let Some(stream) = self.streams.get_mut(&handle).filter(|stream| stream.done < until) {
             let Some(task) = stream.tasks.pop_front() else { return };
-            let failed = match task {
-                Task::Wait { stream, until } => {
-                    self.run(stream, until);
-                    None
-                }
-                Task::Copy { to, from, len } => (!self.copy(to, from, len)).then(|| "copy: memory was freed".to_owned()),
-                Task::Poison { address, len } => match self.memory.range(address, len) {
-                    Some(bytes) => {
-                        bytes.fill(POISON);
-                        None
-                    }
-                    None => Some("workspace was freed before the operator ran".to_owned()),
-                },
-                Task::Kernel(name, kernel) => {
-                    self.launches += 1;
-                    if is_fault("CACHALOT_ASCEND_EMULATOR_FAIL_LAUNCH", self.launches) {
-                        Some(format!("{name}: injected fault"))
-                    } else {
-                        kernel(&mut self.memory).err().map(|text| format!("{name}: {text}"))
-                    }
-                }
-            };
+            let failed = self.execute(&task).err();
             if let Some(stream) = self.streams.get_mut(&handle) {
                 stream.done += 1;
                 if let Some(text) = failed {
@@ -201,18 +205,58 @@ impl Machine {
         }
     }
 
+    fn execute(&mut self, task: &Task) -> Result<(), String> {
+        match *task {
+            Task::Wait { stream, until } => {
+                self.run(stream, until);
+                Ok(())
+            }
+            Task::Copy { to, from, len } => match self.copy(to, from, len) {
+                true => Ok(()),
+                false => Err("copy: memory was freed".to_owned()),
+            },
+            Task::Set { address, value, len } => {
+                self.memory
+                    .range(address, len)
+                    .ok_or("memset: memory was freed")?
+                    .fill(value);
+                Ok(())
+            }
+            Task::Poison { address, len } => {
+                let bytes = self
+                    .memory
+                    .range(address, len)
+                    .ok_or("the workspace was freed before the operator ran")?;
+                bytes.fill(POISON);
+                Ok(())
+            }
+            Task::Replay(ref tasks) => tasks.iter().try_for_each(|task| self.execute(task)),
+            Task::Kernel(name, ref kernel) => {
+                self.launches += 1;
+                if is_fault("CACHALOT_ASCEND_EMULATOR_FAIL_LAUNCH", self.launches) {
+                    return Err(format!("{name}: injected fault"));
+                }
+                kernel(&mut self.memory).map_err(|text| format!("{name}: {text}"))
+            }
+        }
+    }
+
     /// False when a device range is not inside a live allocation.
     pub fn copy(&mut self, to: usize, from: usize, len: usize) -> bool {
         let mut buffer = vec![0_u8; len];
         if self.memory.is_device(from) {
-            let Some(bytes) = self.memory.range(from, len) else { return false };
+            let Some(bytes) = self.memory.range(from, len) else {
+                return false;
+            };
             buffer.copy_from_slice(bytes);
         } else {
             // SAFETY: a host address that the caller of the C interface vouches for.
             unsafe { std::ptr::copy_nonoverlapping(from as *const u8, buffer.as_mut_ptr(), len) };
         }
         if self.memory.is_device(to) {
-            let Some(bytes) = self.memory.range(to, len) else { return false };
+            let Some(bytes) = self.memory.range(to, len) else {
+                return false;
+            };
             bytes.copy_from_slice(&buffer);
         } else {
             // SAFETY: as above.
@@ -223,6 +267,8 @@ impl Machine {
 
     /// Whether the host range is inside memory from `aclrtMallocHost`.
     pub fn is_pinned(&self, address: usize, len: usize) -> bool {
-        self.pinned.iter().any(|(&start, &size)| address >= start && address + len <= start + size)
+        self.pinned
+            .iter()
+            .any(|(&start, &size)| address >= start && address + len <= start + size)
     }
 }

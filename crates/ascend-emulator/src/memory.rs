@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ptr::null_mut;
 
+use crate::guard;
+
 /// What fresh and released memory holds.
 pub const POISON: u8 = 0xA5;
 
@@ -40,7 +42,15 @@ impl Memory {
             if base == libc::MAP_FAILED || alias == libc::MAP_FAILED {
                 return None;
             }
-            Some(Self { base: base as usize, alias: alias as usize, capacity, room, live: BTreeMap::new(), used: 0 })
+            guard::watch(base as usize, capacity);
+            Some(Self {
+                base: base as usize,
+                alias: alias as usize,
+                capacity,
+                room,
+                live: BTreeMap::new(),
+                used: 0,
+            })
         }
     }
 
@@ -75,8 +85,12 @@ impl Memory {
 
     /// False when `address` is not the start of a live allocation.
     pub fn release(&mut self, address: usize) -> bool {
-        let Some(offset) = address.checked_sub(self.base) else { return false };
-        let Some(size) = self.live.remove(&offset) else { return false };
+        let Some(offset) = address.checked_sub(self.base) else {
+            return false;
+        };
+        let Some(size) = self.live.remove(&offset) else {
+            return false;
+        };
         let need = self.reserved(size);
         self.used -= need;
         self.fill(offset, need);
@@ -106,5 +120,16 @@ impl Memory {
 
     pub fn free_and_total(&self) -> (usize, usize) {
         (self.capacity - self.used, self.capacity)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        guard::watch(0, 0);
+        // SAFETY: both views were mapped with this length, and nothing that borrows them outlives `self`.
+        unsafe {
+            libc::munmap(self.base as *mut _, self.capacity);
+            libc::munmap(self.alias as *mut _, self.capacity);
+        }
     }
 }

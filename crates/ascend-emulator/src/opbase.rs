@@ -43,15 +43,32 @@ unsafe extern "C" fn aclCreateTensor(
 ) -> *mut c_void {
     // SAFETY: passed on from the caller.
     let read = unsafe { (sizes(dims, rank), sizes(strides, rank), sizes(storage, storage_rank)) };
-    let ((Some(dims), strides, storage), Ok(offset)) = (read, usize::try_from(offset)) else { return null_mut() };
-    if dims.iter().try_fold(8_usize, |product, &dim| product.checked_mul(dim)).is_none() {
+    let ((Some(dims), strides, storage), Ok(offset)) = (read, usize::try_from(offset)) else {
+        return null_mut();
+    };
+    if dims
+        .iter()
+        .try_fold(8_usize, |product, &dim| product.checked_mul(dim))
+        .is_none()
+    {
         return null_mut();
     }
     let strides = strides.unwrap_or_else(|| (0..dims.len()).map(|axis| dims[axis + 1..].iter().product()).collect());
     let storage = storage.unwrap_or_else(|| dims.clone());
     let Some(machine) = &mut *lock() else { return null_mut() };
     let handle = machine.handle();
-    machine.tensors.insert(handle, Tensor { dims, strides, offset, storage, dtype, format, address: address as usize });
+    machine.tensors.insert(
+        handle,
+        Tensor {
+            dims,
+            strides,
+            offset,
+            storage,
+            dtype,
+            format,
+            address: address as usize,
+        },
+    );
     handle as *mut c_void
 }
 
@@ -90,7 +107,11 @@ unsafe extern "C" fn aclCreateIntArray(numbers: *const i64, count: u64) -> *mut 
     }
     let Some(machine) = &mut *lock() else { return null_mut() };
     // SAFETY: the caller's promise.
-    let copied = if count == 0 { Vec::new() } else { unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec() };
+    let copied = if count == 0 {
+        Vec::new()
+    } else {
+        unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec()
+    };
     let handle = machine.handle();
     machine.arrays.insert(handle, copied);
     handle as *mut c_void
@@ -114,31 +135,48 @@ unsafe extern "C" fn aclCreateTensorList(tensors: *const *const c_void, count: u
 
 #[unsafe(no_mangle)]
 extern "C" fn aclDestroyTensor(tensor: *const c_void) -> i32 {
-    destroyed("aclDestroyTensor", |machine| machine.tensors.remove(&(tensor as usize)).is_some())
+    destroyed("aclDestroyTensor", |machine| {
+        machine.tensors.remove(&(tensor as usize)).is_some()
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn aclDestroyScalar(scalar: *const c_void) -> i32 {
-    destroyed("aclDestroyScalar", |machine| machine.scalars.remove(&(scalar as usize)).is_some())
+    destroyed("aclDestroyScalar", |machine| {
+        machine.scalars.remove(&(scalar as usize)).is_some()
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn aclDestroyIntArray(array: *const c_void) -> i32 {
-    destroyed("aclDestroyIntArray", |machine| machine.arrays.remove(&(array as usize)).is_some())
+    destroyed("aclDestroyIntArray", |machine| {
+        machine.arrays.remove(&(array as usize)).is_some()
+    })
 }
 
 /// Destroys its tensors too: the list owns them.
 #[unsafe(no_mangle)]
 extern "C" fn aclDestroyTensorList(list: *const c_void) -> i32 {
     destroyed("aclDestroyTensorList", |machine| {
-        let Some(members) = machine.lists.remove(&(list as usize)) else { return false };
+        let Some(members) = machine.lists.remove(&(list as usize)) else {
+            return false;
+        };
         members.iter().all(|member| machine.tensors.remove(member).is_some())
     })
 }
 
 fn destroyed(function: &str, remove: impl FnOnce(&mut Machine) -> bool) -> i32 {
-    let Some(machine) = &mut *lock() else { return fail(DESCRIPTOR, format!("{function}: nothing is initialised")) };
-    if remove(machine) { OK } else { fail(DESCRIPTOR, format!("{function}: no such descriptor, or destroyed before")) }
+    let Some(machine) = &mut *lock() else {
+        return fail(DESCRIPTOR, format!("{function}: nothing is initialised"));
+    };
+    if remove(machine) {
+        OK
+    } else {
+        fail(
+            DESCRIPTOR,
+            format!("{function}: no such descriptor, or destroyed before"),
+        )
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -158,7 +196,10 @@ extern "C" fn aclSetAclOpExecutorRepeatable(executor: *mut c_void) -> i32 {
             found.repeatable = true;
             OK
         }
-        None => fail(EXECUTOR, "aclSetAclOpExecutorRepeatable: the executor is unknown or was used before"),
+        None => fail(
+            EXECUTOR,
+            "aclSetAclOpExecutorRepeatable: the executor is unknown or was used before",
+        ),
     })
 }
 
@@ -166,7 +207,10 @@ extern "C" fn aclSetAclOpExecutorRepeatable(executor: *mut c_void) -> i32 {
 extern "C" fn aclDestroyAclOpExecutor(executor: *mut c_void) -> i32 {
     with(|machine| match machine.executors.remove(&(executor as usize)) {
         Some(_) => OK,
-        None => fail(EXECUTOR, "aclDestroyAclOpExecutor: the executor is unknown or was used before"),
+        None => fail(
+            EXECUTOR,
+            "aclDestroyAclOpExecutor: the executor is unknown or was used before",
+        ),
     })
 }
 
@@ -174,13 +218,19 @@ extern "C" fn aclDestroyAclOpExecutor(executor: *mut c_void) -> i32 {
 pub fn launch(operator: &'static str, workspace: usize, bytes: u64, executor: usize, stream: usize) -> i32 {
     with(|machine| {
         if !machine.streams.contains_key(&stream) {
-            return fail(RUNTIME_FAILURE, format!("{operator}: the stream is unknown or destroyed"));
+            return fail(
+                RUNTIME_FAILURE,
+                format!("{operator}: the stream is unknown or destroyed"),
+            );
         }
         if executor == 0 {
             return fail(NULL, format!("{operator}: no executor"));
         }
         let Some(found) = machine.executors.get(&executor) else {
-            return fail(EXECUTOR, format!("{operator}: the executor is unknown or was used before"));
+            return fail(
+                EXECUTOR,
+                format!("{operator}: the executor is unknown or was used before"),
+            );
         };
         if found.operator != operator {
             return fail(EXECUTOR, format!("{operator}: the executor is of {}", found.operator));
@@ -192,13 +242,25 @@ pub fn launch(operator: &'static str, workspace: usize, bytes: u64, executor: us
             machine.executors.remove(&executor);
         }
         if !all_live {
-            return fail(DESCRIPTOR, format!("{operator}: a tensor was destroyed before the second phase"));
+            return fail(
+                DESCRIPTOR,
+                format!("{operator}: a tensor was destroyed before the second phase"),
+            );
         }
         if (bytes as usize) < need || machine.memory.range(workspace, need).is_none() {
-            return fail(RUNTIME_FAILURE, format!("{operator}: the workspace must be {need} bytes of device memory"));
+            return fail(
+                RUNTIME_FAILURE,
+                format!("{operator}: the workspace must be {need} bytes of device memory"),
+            );
         }
         match machine.enqueue(stream, Task::Kernel(operator, kernel)) {
-            OK => machine.enqueue(stream, Task::Poison { address: workspace, len: need }),
+            OK => machine.enqueue(
+                stream,
+                Task::Poison {
+                    address: workspace,
+                    len: need,
+                },
+            ),
             code => code,
         }
     })

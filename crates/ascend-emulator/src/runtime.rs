@@ -3,12 +3,15 @@
 use std::ffi::{c_char, c_void};
 use std::ptr::null;
 
+use crate::capture::Recorded;
 use crate::machine::*;
 use crate::memory::AllocationError;
 
 const NO_DEVICE: i32 = 107001;
 const REPEATED: i32 = 100002;
 const INTERNAL: i32 = 500000;
+const NOT_SUPPORTED: i32 = 207000;
+const EVENT_CAPTURED: i32 = 107028;
 
 #[unsafe(no_mangle)]
 extern "C" fn aclInit(_config: *const c_char) -> i32 {
@@ -18,7 +21,10 @@ extern "C" fn aclInit(_config: *const c_char) -> i32 {
         return fail(REPEATED, "aclInit was called before");
     }
     let Some(chip) = Chip::named(&name) else {
-        return fail(INTERNAL, "this is an emulator: set CACHALOT_ASCEND_EMULATOR to 910B3, 910C or 950PR to open it");
+        return fail(
+            INTERNAL,
+            "this is an emulator: set CACHALOT_ASCEND_EMULATOR to 910B3, 910C or 950PR to open it",
+        );
     };
     *slot = Machine::new(chip);
     if slot.is_none() {
@@ -112,7 +118,10 @@ unsafe extern "C" fn aclrtMalloc(address: *mut *mut c_void, size: usize, _policy
 extern "C" fn aclrtFree(address: *mut c_void) -> i32 {
     with(|machine| match machine.memory.release(address as usize) {
         true => OK,
-        false => fail(PARAMETER, "aclrtFree: not the start of a live allocation (double free?)"),
+        false => fail(
+            PARAMETER,
+            "aclrtFree: not the start of a live allocation (double free?)",
+        ),
     })
 }
 
@@ -149,9 +158,12 @@ extern "C" fn aclrtMemcpy(to: *mut c_void, room: usize, from: *const c_void, cou
     if count > room {
         return fail(PARAMETER, "aclrtMemcpy: count is larger than destMax");
     }
-    with(|machine| match machine.copy(to as usize, from as usize, count) {
-        true => OK,
-        false => fail(PARAMETER, "aclrtMemcpy: the range leaves its allocation"),
+    with(|machine| match machine.refuse_while_capturing("aclrtMemcpy") {
+        OK => match machine.copy(to as usize, from as usize, count) {
+            true => OK,
+            false => fail(PARAMETER, "aclrtMemcpy: the range leaves its allocation"),
+        },
+        code => code,
     })
 }
 
@@ -169,9 +181,20 @@ extern "C" fn aclrtMemcpyAsync(
     }
     with(|machine| {
         let (to, from, stream) = (to as usize, from as usize, stream as usize);
+        let on_host = |address| !machine.memory.is_device(address);
+        if on_host(to) && on_host(from) {
+            return fail(NOT_SUPPORTED, "aclrtMemcpyAsync: both sides are host memory");
+        }
+        let pageable = |address| on_host(address) && !machine.is_pinned(address, count);
+        let blocks = pageable(to) || pageable(from);
+        if blocks {
+            let code = machine.refuse_while_capturing("aclrtMemcpyAsync with pageable host memory");
+            if code != OK {
+                return code;
+            }
+        }
         let code = machine.enqueue(stream, Task::Copy { to, from, len: count });
-        let waits = |address| !machine.memory.is_device(address) && !machine.is_pinned(address, count);
-        if code == OK && (waits(to) || waits(from)) {
+        if code == OK && blocks {
             let end = machine.position(stream).unwrap_or(0);
             machine.run(stream, end);
         }
@@ -197,8 +220,15 @@ extern "C" fn aclrtSynchronizeStream(stream: *mut c_void) -> i32 {
         let Some(end) = machine.position(stream) else {
             return fail(BAD_STREAM, "the stream is unknown or destroyed");
         };
+        let code = machine.refuse_captured(stream, "aclrtSynchronizeStream");
+        if code != OK {
+            return code;
+        }
         machine.run(stream, end);
-        machine.streams.get_mut(&stream).map_or(OK, |stream| std::mem::take(&mut stream.error))
+        machine
+            .streams
+            .get_mut(&stream)
+            .map_or(OK, |stream| std::mem::take(&mut stream.error))
     })
 }
 
@@ -236,9 +266,10 @@ extern "C" fn aclrtRecordEvent(event: *mut c_void, stream: *mut c_void) -> i32 {
         let Some(position) = machine.position(stream as usize) else {
             return fail(BAD_STREAM, "the stream is unknown or destroyed");
         };
+        let captured = machine.recorded_in_capture(stream as usize);
         match machine.events.get_mut(&(event as usize)) {
             Some(recorded) => {
-                *recorded = Some((stream as usize, position));
+                *recorded = Some(captured.unwrap_or(Recorded::Stream(stream as usize, position)));
                 OK
             }
             None => fail(PARAMETER, "aclrtRecordEvent: no such event"),
@@ -249,8 +280,146 @@ extern "C" fn aclrtRecordEvent(event: *mut c_void, stream: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 extern "C" fn aclrtStreamWaitEvent(stream: *mut c_void, event: *mut c_void) -> i32 {
     with(|machine| match machine.events.get(&(event as usize)) {
-        Some(&Some((from, until))) => machine.enqueue(stream as usize, Task::Wait { stream: from, until }),
+        Some(&Some(Recorded::Captured {
+            graph,
+            stream: from,
+            count,
+        })) => machine.join_capture(stream as usize, graph, from, count),
+        Some(&Some(Recorded::Stream(from, until))) => {
+            machine.enqueue(stream as usize, Task::Wait { stream: from, until })
+        }
         Some(None) => fail(PARAMETER, "aclrtStreamWaitEvent: the event was never recorded"),
         None => fail(PARAMETER, "aclrtStreamWaitEvent: no such event"),
     })
+}
+
+/// Waits for what was recorded, running its stream.
+#[unsafe(no_mangle)]
+extern "C" fn aclrtSynchronizeEvent(event: *mut c_void) -> i32 {
+    with(|machine| match machine.events.get(&(event as usize)) {
+        Some(&Some(Recorded::Stream(stream, until))) => {
+            machine.run(stream, until);
+            OK
+        }
+        Some(Some(Recorded::Captured { .. })) => {
+            fail(EVENT_CAPTURED, "aclrtSynchronizeEvent: the event belongs to a capture")
+        }
+        Some(None) => OK,
+        None => fail(PARAMETER, "aclrtSynchronizeEvent: no such event"),
+    })
+}
+
+/// # Safety
+/// `status` must point to a number.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn aclrtQueryEventStatus(event: *mut c_void, status: *mut i32) -> i32 {
+    with(|machine| {
+        let complete = match machine.events.get(&(event as usize)) {
+            Some(&Some(Recorded::Stream(stream, until))) => {
+                machine.streams.get(&stream).is_none_or(|stream| stream.done >= until)
+            }
+            Some(Some(Recorded::Captured { .. })) => {
+                return fail(EVENT_CAPTURED, "aclrtQueryEventStatus: the event belongs to a capture");
+            }
+            Some(None) => true,
+            None => return fail(PARAMETER, "aclrtQueryEventStatus: no such event"),
+        };
+        // SAFETY: the C contract: a pointer to write to.
+        unsafe { *status = i32::from(complete) };
+        OK
+    })
+}
+
+/// Runs every stream; the first error of one is returned.
+#[unsafe(no_mangle)]
+extern "C" fn aclrtSynchronizeDevice() -> i32 {
+    with(|machine| {
+        let code = machine.refuse_while_capturing("aclrtSynchronizeDevice");
+        if code != OK {
+            return code;
+        }
+        let mut first = OK;
+        for handle in machine.streams.keys().copied().collect::<Vec<_>>() {
+            let end = machine.position(handle).unwrap_or(0);
+            machine.run(handle, end);
+            let error = machine
+                .streams
+                .get_mut(&handle)
+                .map_or(OK, |stream| std::mem::take(&mut stream.error));
+            first = if first == OK { error } else { first };
+        }
+        first
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn aclrtMemset(address: *mut c_void, room: usize, value: i32, count: usize) -> i32 {
+    with(|machine| {
+        let code = machine.refuse_while_capturing("aclrtMemset");
+        if code != OK {
+            return code;
+        }
+        match machine.memory.range(address as usize, count).filter(|_| count <= room) {
+            Some(bytes) => {
+                bytes.fill(value as u8);
+                OK
+            }
+            None => fail(PARAMETER, "aclrtMemset: the range leaves its allocation"),
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn aclrtMemsetAsync(
+    address: *mut c_void,
+    room: usize,
+    value: i32,
+    count: usize,
+    stream: *mut c_void,
+) -> i32 {
+    if count > room {
+        return fail(PARAMETER, "aclrtMemsetAsync: count is larger than maxCount");
+    }
+    with(|machine| {
+        machine.enqueue(
+            stream as usize,
+            Task::Set {
+                address: address as usize,
+                value: value as u8,
+                len: count,
+            },
+        )
+    })
+}
+
+/// # Safety
+/// `value` must point to a number.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn aclrtGetDeviceInfo(_device: u32, attribute: i32, value: *mut i64) -> i32 {
+    with(|machine| {
+        let found = match attribute {
+            101 | 102 => machine.chip.cube_cores,
+            201 => 2 * machine.chip.cube_cores,
+            301 => machine.memory.free_and_total().1 as i64,
+            601 => i64::from(machine.chip.arch),
+            _ => {
+                return fail(
+                    NOT_SUPPORTED,
+                    format!("aclrtGetDeviceInfo: attribute {attribute} is not emulated"),
+                );
+            }
+        };
+        // SAFETY: the C contract: a pointer to write to.
+        unsafe { *value = found };
+        OK
+    })
+}
+
+/// # Safety
+/// The pointers must point to numbers.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn aclrtGetVersion(major: *mut i32, minor: *mut i32, patch: *mut i32) -> i32 {
+    // SAFETY: the C contract: pointers to write to.
+    unsafe { (*major, *minor, *patch) = (1, 17, 0) };
+    OK
 }

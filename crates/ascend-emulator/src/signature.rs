@@ -20,7 +20,10 @@ pub struct Refusal {
 
 impl<T: Into<String>> From<T> for Refusal {
     fn from(text: T) -> Self {
-        Self { code: BAD_PARAMETER, text: text.into() }
+        Self {
+            code: BAD_PARAMETER,
+            text: text.into(),
+        }
     }
 }
 
@@ -66,7 +69,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn tensor(&self, index: usize) -> Result<Tensor, Refusal> {
-        self.optional(index).ok_or_else(|| format!("argument {index} is missing").into())
+        self.optional(index)
+            .ok_or_else(|| format!("argument {index} is missing").into())
     }
     pub fn optional(&self, index: usize) -> Option<Tensor> {
         match &self.values[index] {
@@ -110,11 +114,17 @@ impl Arguments {
     pub fn axis(&self, index: usize, rank: usize) -> Result<usize, Refusal> {
         let axis = self.integer(index);
         let found = if axis < 0 { axis + rank as i64 } else { axis };
-        usize::try_from(found).ok().filter(|&axis| axis < rank).ok_or_else(|| format!("axis {axis} of {rank}").into())
+        usize::try_from(found)
+            .ok()
+            .filter(|&axis| axis < rank)
+            .ok_or_else(|| format!("axis {axis} of {rank}").into())
     }
     /// The argument must be absent: the emulator (or the chip) has no such form.
     pub fn absent(&self, indices: &[usize]) -> Result<(), Refusal> {
-        match indices.iter().find(|&&index| matches!(&self.values[index], Value::Tensor(_) | Value::List(_))) {
+        match indices
+            .iter()
+            .find(|&&index| matches!(&self.values[index], Value::Tensor(_) | Value::List(_)))
+        {
             Some(index) => Err(format!("argument {index} must be null in the emulated forms").into()),
             None => Ok(()),
         }
@@ -131,7 +141,10 @@ impl Arguments {
     pub fn only_arch(&self, arch: u32) -> Result<(), Refusal> {
         match self.arch == arch {
             true => Ok(()),
-            false => Err(Refusal { code: NO_KERNEL, text: format!("no kernel for architecture {}", self.arch) }),
+            false => Err(Refusal {
+                code: NO_KERNEL,
+                text: format!("no kernel for architecture {}", self.arch),
+            }),
         }
     }
 }
@@ -155,13 +168,21 @@ pub fn prepare(
 ) -> i32 {
     with(|machine| {
         if workspace.is_null() || executor.is_null() {
-            return fail(NULL, format!("{operator}: no place for the workspace's size or the executor"));
+            return fail(
+                NULL,
+                format!("{operator}: no place for the workspace's size or the executor"),
+            );
         }
-        if std::env::var("CACHALOT_ASCEND_EMULATOR_WITHOUT").is_ok_and(|names| names.split(',').any(|name| name == operator)) {
+        if std::env::var("CACHALOT_ASCEND_EMULATOR_WITHOUT")
+            .is_ok_and(|names| names.split(',').any(|name| name == operator))
+        {
             return fail(NO_KERNEL, format!("{operator}: no kernel found (injected fault)"));
         }
         let made = resolve(machine, &raw).and_then(|(values, used)| {
-            let kernel = plan(&Arguments { values, arch: machine.chip.arch })?;
+            let kernel = plan(&Arguments {
+                values,
+                arch: machine.chip.arch,
+            })?;
             Ok((kernel, used))
         });
         let (kernel, descriptors) = match made {
@@ -169,7 +190,13 @@ pub fn prepare(
             Err(Refusal { code, text }) => return fail(code, format!("{operator}: {text}")),
         };
         let handle = machine.handle();
-        let made = Executor { operator, descriptors, workspace_bytes: WORKSPACE_BYTES, kernel, repeatable: false };
+        let made = Executor {
+            operator,
+            descriptors,
+            workspace_bytes: WORKSPACE_BYTES,
+            kernel,
+            repeatable: false,
+        };
         machine.executors.insert(handle, made);
         // SAFETY: checked not to be null; the C contract gives pointers to write to.
         unsafe {
@@ -185,11 +212,13 @@ type Resolved = (Vec<Value>, Vec<usize>);
 fn resolve(machine: &mut Machine, raw: &[Raw]) -> Result<Resolved, Refusal> {
     let (mut values, mut used, mut spans) = (Vec::new(), Vec::new(), Vec::new());
     for (index, argument) in raw.iter().enumerate() {
-        let null = || Refusal { code: NULL, text: format!("argument {index} is null") };
+        let null = || Refusal {
+            code: NULL,
+            text: format!("argument {index} is null"),
+        };
         values.push(match *argument {
-            Raw::Tensor(Role::Optional | Role::OptionalOutput, 0) | Raw::List(Role::Optional | Role::OptionalOutput, 0) => {
-                Value::Absent
-            }
+            Raw::Tensor(Role::Optional | Role::OptionalOutput, 0)
+            | Raw::List(Role::Optional | Role::OptionalOutput, 0) => Value::Absent,
             Raw::Tensor(_, 0) | Raw::List(_, 0) | Raw::Scalar(0) => return Err(null()),
             Raw::Tensor(role, handle) => {
                 used.push(handle);
@@ -199,18 +228,32 @@ fn resolve(machine: &mut Machine, raw: &[Raw]) -> Result<Resolved, Refusal> {
             }
             Raw::List(role, handle) => {
                 used.push(handle);
-                let members = machine.lists.get(&handle).cloned().ok_or_else(|| format!("argument {index} is no tensor list"))?;
-                let tensors = members.iter().map(|&member| follow(machine, index, member)).collect::<Result<Vec<_>, _>>()?;
+                let members = machine
+                    .lists
+                    .get(&handle)
+                    .cloned()
+                    .ok_or_else(|| format!("argument {index} is no tensor list"))?;
+                let tensors = members
+                    .iter()
+                    .map(|&member| follow(machine, index, member))
+                    .collect::<Result<Vec<_>, _>>()?;
                 spans.extend(tensors.iter().map(|tensor| (index, role, tensor.clone())));
                 Value::List(tensors)
             }
-            Raw::Scalar(handle) => {
-                Value::Real(*machine.scalars.get(&handle).ok_or_else(|| format!("argument {index} is no scalar"))?)
-            }
+            Raw::Scalar(handle) => Value::Real(
+                *machine
+                    .scalars
+                    .get(&handle)
+                    .ok_or_else(|| format!("argument {index} is no scalar"))?,
+            ),
             Raw::Array(0) => Value::Absent,
-            Raw::Array(handle) => {
-                Value::Array(machine.arrays.get(&handle).cloned().ok_or_else(|| format!("argument {index} is no array"))?)
-            }
+            Raw::Array(handle) => Value::Array(
+                machine
+                    .arrays
+                    .get(&handle)
+                    .cloned()
+                    .ok_or_else(|| format!("argument {index} is no array"))?,
+            ),
             Raw::Text(text) if text.is_null() => Value::Absent,
             // SAFETY: the C contract: a text that ends with 0.
             Raw::Text(text) => Value::Text(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()),
@@ -224,14 +267,24 @@ fn resolve(machine: &mut Machine, raw: &[Raw]) -> Result<Resolved, Refusal> {
 
 /// The descriptor, and whether its memory can be what it says on this chip.
 fn follow(machine: &mut Machine, index: usize, handle: usize) -> Result<Tensor, Refusal> {
-    let tensor = machine.tensors.get(&handle).cloned().ok_or_else(|| format!("argument {index}: the tensor was destroyed"))?;
+    let tensor = machine
+        .tensors
+        .get(&handle)
+        .cloned()
+        .ok_or_else(|| format!("argument {index}: the tensor was destroyed"))?;
     if tensor.dtype >= FIRST_950 && machine.chip.arch == 2201 {
-        return Err(format!("argument {index}: data type {} does not exist on this chip", tensor.dtype).into());
+        return Err(format!(
+            "argument {index}: data type {} does not exist on this chip",
+            tensor.dtype
+        )
+        .into());
     }
     if let Some(flaw) = tensor.flaw() {
         return Err(format!("argument {index}: {flaw}").into());
     }
-    let extent = tensor.extent().ok_or_else(|| format!("argument {index}: the view overflows"))?;
+    let extent = tensor
+        .extent()
+        .ok_or_else(|| format!("argument {index}: the view overflows"))?;
     if extent > 0 && machine.memory.range(tensor.address, extent).is_none() {
         return Err(format!("argument {index}: the view leaves device memory that is allocated").into());
     }
@@ -241,13 +294,19 @@ fn follow(machine: &mut Machine, index: usize, handle: usize) -> Result<Tensor, 
 /// Outputs must not lie on other arguments; an in-place argument is both.
 fn overlaps(spans: &[(usize, Role, Tensor)]) -> Result<(), Refusal> {
     let written = |role| matches!(role, Role::Output | Role::OptionalOutput | Role::InPlace);
-    let ends = |tensor: &Tensor| (tensor.address + tensor.lead(), tensor.address + tensor.extent().unwrap_or(0));
+    let ends = |tensor: &Tensor| {
+        (
+            tensor.address + tensor.lead(),
+            tensor.address + tensor.extent().unwrap_or(0),
+        )
+    };
     for (position, (index, role, output)) in spans.iter().enumerate().filter(|(_, span)| written(span.1)) {
         let (start, end) = ends(output);
         for (other, other_role, tensor) in &spans[..position] {
             let (other_start, other_end) = ends(tensor);
             // A state that is passed again as its own output is one in-place argument named twice.
-            let is_same = *other_role == Role::InPlace && *role == Role::Output && (start, end) == (other_start, other_end);
+            let is_same =
+                *other_role == Role::InPlace && *role == Role::Output && (start, end) == (other_start, other_end);
             if start < other_end && other_start < end && !is_same {
                 return Err(format!("output argument {index} overlaps argument {other}").into());
             }
@@ -276,21 +335,51 @@ macro_rules! c_type {
 
 /// The argument in the form that `prepare` takes.
 macro_rules! raw {
-    (input $value:ident) => { $crate::signature::Raw::Tensor($crate::signature::Role::Input, $value as usize) };
-    (optional $value:ident) => { $crate::signature::Raw::Tensor($crate::signature::Role::Optional, $value as usize) };
-    (output $value:ident) => { $crate::signature::Raw::Tensor($crate::signature::Role::Output, $value as usize) };
-    (optional_output $value:ident) => { $crate::signature::Raw::Tensor($crate::signature::Role::OptionalOutput, $value as usize) };
-    (in_place $value:ident) => { $crate::signature::Raw::Tensor($crate::signature::Role::InPlace, $value as usize) };
-    (list $value:ident) => { $crate::signature::Raw::List($crate::signature::Role::Input, $value as usize) };
-    (optional_list $value:ident) => { $crate::signature::Raw::List($crate::signature::Role::Optional, $value as usize) };
-    (output_list $value:ident) => { $crate::signature::Raw::List($crate::signature::Role::Output, $value as usize) };
-    (optional_output_list $value:ident) => { $crate::signature::Raw::List($crate::signature::Role::OptionalOutput, $value as usize) };
-    (scalar $value:ident) => { $crate::signature::Raw::Scalar($value as usize) };
-    (array $value:ident) => { $crate::signature::Raw::Array($value as usize) };
-    (text $value:ident) => { $crate::signature::Raw::Text($value) };
-    (real $value:ident) => { $crate::signature::Raw::Real($value) };
-    (real32 $value:ident) => { $crate::signature::Raw::Real(f64::from($value)) };
-    ($integer:ident $value:ident) => { $crate::signature::Raw::Integer(i64::from($value)) };
+    (input $value:ident) => {
+        $crate::signature::Raw::Tensor($crate::signature::Role::Input, $value as usize)
+    };
+    (optional $value:ident) => {
+        $crate::signature::Raw::Tensor($crate::signature::Role::Optional, $value as usize)
+    };
+    (output $value:ident) => {
+        $crate::signature::Raw::Tensor($crate::signature::Role::Output, $value as usize)
+    };
+    (optional_output $value:ident) => {
+        $crate::signature::Raw::Tensor($crate::signature::Role::OptionalOutput, $value as usize)
+    };
+    (in_place $value:ident) => {
+        $crate::signature::Raw::Tensor($crate::signature::Role::InPlace, $value as usize)
+    };
+    (list $value:ident) => {
+        $crate::signature::Raw::List($crate::signature::Role::Input, $value as usize)
+    };
+    (optional_list $value:ident) => {
+        $crate::signature::Raw::List($crate::signature::Role::Optional, $value as usize)
+    };
+    (output_list $value:ident) => {
+        $crate::signature::Raw::List($crate::signature::Role::Output, $value as usize)
+    };
+    (optional_output_list $value:ident) => {
+        $crate::signature::Raw::List($crate::signature::Role::OptionalOutput, $value as usize)
+    };
+    (scalar $value:ident) => {
+        $crate::signature::Raw::Scalar($value as usize)
+    };
+    (array $value:ident) => {
+        $crate::signature::Raw::Array($value as usize)
+    };
+    (text $value:ident) => {
+        $crate::signature::Raw::Text($value)
+    };
+    (real $value:ident) => {
+        $crate::signature::Raw::Real($value)
+    };
+    (real32 $value:ident) => {
+        $crate::signature::Raw::Real(f64::from($value))
+    };
+    ($integer:ident $value:ident) => {
+        $crate::signature::Raw::Integer(i64::from($value))
+    };
 }
 
 /// `name, first phase's name (argument: kind, …) => plan;` for each operator.
