@@ -2,4 +2,5 @@
 
 mod dense;
 mod elementwise;
+mod experts;
 mod rows;
