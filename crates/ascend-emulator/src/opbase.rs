@@ -106,11 +106,10 @@ unsafe extern "C" fn aclCreateIntArray(numbers: *const i64, count: u64) -> *mut 
         return null_mut();
     }
     let Some(machine) = &mut *lock() else { return null_mut() };
-    // SAFETY: the caller's promise.
-    let copied = if count == 0 {
-        Vec::new()
-    } else {
-        unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec()
+    let copied = match count {
+        0 => Vec::new(),
+        // SAFETY: the caller's promise, and the pointer was checked.
+        _ => unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec(),
     };
     let handle = machine.handle();
     machine.arrays.insert(handle, copied);
