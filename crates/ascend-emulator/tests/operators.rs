@@ -113,7 +113,7 @@ fn rows_are_normed_ordered_and_cast() {
     );
 
     // 1 + 2⁻⁸ and 1 + 3·2⁻⁸ lie between two numbers of bf16: ties go to even.
-    let between = client.tensor(&[2], F32, client.upload(&[1.003_906_25_f32, 1.011_718_75]));
+    let between = client.tensor(&[2], F32, client.upload(&[1.0_f32 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]));
     run!(client, "aclnnCast", between => Handle, BF16 => i32, client.tensor(&[2], BF16, out) => Handle);
     assert_eq!(client.download::<u16>(out, 2), [0x3F80, 0x3F82]);
 }

@@ -93,12 +93,11 @@ impl Client {
 
     pub fn message(&self) -> String {
         let text = self.symbol::<extern "C" fn() -> *const c_char>("aclGetRecentErrMsg")();
-        // SAFETY: null or a text that lives until the next reading.
         if text.is_null() {
-            String::new()
-        } else {
-            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+            return String::new();
         }
+        // SAFETY: a text that lives until the next reading.
+        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
 
     pub fn new_stream(&self) -> Handle {
