@@ -22,6 +22,12 @@ pub enum Error {
     /// A prompt without tokens.
     #[error("the prompt has no tokens")]
     EmptyPrompt,
+    /// A prompt has a token that stands for a part of an image.
+    #[error("the prompt's token {token} stands for an image; only text is read, send a description instead")]
+    Image {
+        /// The token.
+        token: u32,
+    },
     /// A prompt leaves no room for an answer.
     #[error("a prompt of {length} tokens leaves no room in the context of {context}; shorten it or raise --context")]
     PromptTooLong {

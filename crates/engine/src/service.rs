@@ -66,6 +66,8 @@ pub struct Service {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     vocabulary: usize,
+    /// Token that stands for an image, in models that know one.
+    image_token: Option<u32>,
     context: usize,
     queue_length_max: usize,
 }
@@ -115,7 +117,7 @@ impl Service {
             ..speculation::state_options(&model, options.speculation)
         })?;
         let context = context.min(pool.context());
-        let vocabulary = model.config().vocab_size();
+        let (vocabulary, image_token) = (model.config().vocab_size(), model.image_token());
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
             arrived: Condvar::new(),
@@ -137,6 +139,7 @@ impl Service {
             shared,
             thread: Some(thread),
             vocabulary,
+            image_token,
             context,
             queue_length_max,
         })
@@ -146,7 +149,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::EmptyPrompt`], [`Error::PromptTooLong`], [`Error::Sampling`], [`Error::Model`] for a token outside the
-    /// vocabulary, [`Error::QueueFull`], [`Error::ShuttingDown`].
+    /// vocabulary, [`Error::Image`], [`Error::QueueFull`], [`Error::ShuttingDown`].
     pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> Result<RequestHandle, Error> {
         self.check(&request)?;
         let handle = RequestHandle {
@@ -217,7 +220,10 @@ impl Service {
                 vocabulary,
             }));
         }
-        Ok(())
+        match self.image_token.filter(|token| request.prompt.contains(token)) {
+            Some(token) => Err(Error::Image { token }),
+            None => Ok(()),
+        }
     }
 }
 

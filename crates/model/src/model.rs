@@ -56,6 +56,14 @@ impl Model {
         &self.config
     }
 
+    /// Token that stands for a part of an image, in models that know one: steps refuse it.
+    pub fn image_token(&self) -> Option<u32> {
+        match &self.config {
+            ModelConfig::V41(config) => config.image_token_id,
+            _ => None,
+        }
+    }
+
     /// Tells the checkpoint from others; see [`Checkpoint::fingerprint`].
     pub fn fingerprint(&self) -> u128 {
         self.fingerprint

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cachalot_checkpoint::ModelConfig;
 use cachalot_chip::{Chip, ChipTransfer, Linear, LinearRounding, Matrix, Operation, RmsNorm, RopeAngles, Rows, Tensor};
 
 use crate::{
@@ -133,10 +132,8 @@ impl Model {
                     vocabulary,
                 });
             }
-            if let ModelConfig::V41(config) = &self.config
-                && let Some(token) = tokens.iter().find(|token| config.image_token_id == Some(**token))
-            {
-                return Err(Error::Image { token: *token });
+            if let Some(token) = self.image_token().filter(|token| tokens.contains(token)) {
+                return Err(Error::Image { token });
             }
         }
         Ok(())

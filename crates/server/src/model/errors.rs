@@ -12,6 +12,7 @@ pub fn from_engine(error: Error) -> ProtocolError {
         Error::ShuttingDown => ErrorKind::Overloaded,
         Error::PromptTooLong { .. } => ErrorKind::ContextTooLong,
         Error::Deadline { .. } => ErrorKind::Timeout,
+        Error::Image { .. } => ErrorKind::Unsupported,
         Error::EmptyPrompt | Error::Sampling { .. } | Error::Constraint { .. } => ErrorKind::InvalidRequest,
         _ => ErrorKind::Internal,
     };
