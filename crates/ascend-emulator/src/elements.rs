@@ -258,6 +258,13 @@ fn small_bits(value: f64, exponent_bits: i32, mantissa_bits: i32) -> u32 {
     sign | ((exponent + bias) as u32) << mantissa_bits | mantissa
 }
 
+/// `value` as `dtype` holds it.
+pub fn round_to(value: f64, dtype: i32) -> f64 {
+    let mut bytes = [0; 8];
+    write(&mut bytes, 0, dtype, value);
+    read(&bytes, 0, dtype)
+}
+
 fn write(bytes: &mut [u8], place: usize, dtype: i32, value: f64) {
     let mut put = |raw: &[u8]| bytes[place * raw.len()..][..raw.len()].copy_from_slice(raw);
     match dtype {

@@ -1,6 +1,8 @@
 //! The operators, from their documents: each plan checks types and shapes and gives the work of the second phase.
 
+mod attention;
 mod dense;
 mod elementwise;
 mod experts;
 mod rows;
+mod streams;
