@@ -1,25 +1,10 @@
 //! Operators against values worked out from their documents' formulas, here in f64 or by hand.
 
+#[macro_use]
 mod client;
 
 use client::*;
 use std::ptr::null_mut;
-
-/// Both phases of an operator with the given arguments, and the wait.
-macro_rules! run {
-    ($client:expr, $operator:literal, $($argument:expr => $kind:ty),*) => {{
-        let (mut bytes, mut executor): (u64, Handle) = (0, null_mut());
-        type First = extern "C" fn($($kind),*, *mut u64, *mut Handle) -> i32;
-        let code = $client.symbol::<First>(concat!($operator, "GetWorkspaceSize"))($($argument),*, &mut bytes, &mut executor);
-        assert_eq!(code, 0, "{}", $client.message());
-        assert_eq!($client.launch($operator, executor, $client.stream), 0, "{}", $client.message());
-        assert_eq!($client.synchronise($client.stream), 0, "{}", $client.message());
-    }};
-}
-
-fn bf16(value: f32) -> u16 {
-    (value.to_bits() >> 16) as u16
-}
 
 fn close(found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len());

@@ -15,6 +15,24 @@ pub const I64: i32 = 9;
 pub const BF16: i32 = 27;
 pub const E4M3: i32 = 36;
 
+/// Both phases of an operator with the given arguments, and the wait.
+#[allow(unused_macros, reason = "each test file uses its part")]
+macro_rules! run {
+    ($client:expr, $operator:literal, $($argument:expr => $kind:ty),*) => {{
+        let (mut bytes, mut executor): (u64, Handle) = (0, std::ptr::null_mut());
+        type First = extern "C" fn($($kind),*, *mut u64, *mut Handle) -> i32;
+        let code = $client.symbol::<First>(concat!($operator, "GetWorkspaceSize"))($($argument),*, &mut bytes, &mut executor);
+        assert_eq!(code, 0, "{}", $client.message());
+        assert_eq!($client.launch($operator, executor, $client.stream), 0, "{}", $client.message());
+        assert_eq!($client.synchronise($client.stream), 0, "{}", $client.message());
+    }};
+}
+
+/// The bits of a number that bf16 holds exactly.
+pub fn bf16(value: f32) -> u16 {
+    (value.to_bits() >> 16) as u16
+}
+
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub struct Client {
