@@ -237,7 +237,7 @@ fn attention_sees_window_entries_and_sink() {
     let cases = [
         (sequence.residual, NONE, [26.0 / 7.0, 32.0 / 8.0]),
         // Without the residual the first query's limit lies before the entry.
-        (NONE, NONE, [15.0 / 6.0, 21.0 / 7.0]),
+        (NONE, NONE, [15.0 / 6.0, 32.0 / 8.0]),
         (sequence.residual, none_chosen, [15.0 / 6.0, 21.0 / 7.0]),
     ];
     for (residual, chosen, expected) in cases {
