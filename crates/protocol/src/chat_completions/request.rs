@@ -167,7 +167,8 @@ fn part<'b>(fields: &Fields<'b>) -> Result<&'b str, ProtocolError> {
 }
 
 /// What is said of images.
-pub(crate) const NO_VISION: &str = "images are not supported: only text is read, of models with vision too; send a description instead";
+pub(crate) const NO_VISION: &str =
+    "images are not supported: only text is read, of models with vision too; send a description instead";
 
 fn tools(fields: &Fields<'_>, ignored: &mut Vec<String>) -> Result<Vec<Tool>, ProtocolError> {
     let mut tools = Vec::new();
