@@ -65,6 +65,8 @@ pub enum Value {
 pub struct Arguments {
     pub values: Vec<Value>,
     pub arch: u32,
+    /// Chips of the A2 family lack some kernels that the A3's have.
+    pub is_a2: bool,
 }
 
 impl Arguments {

@@ -309,3 +309,40 @@ fn pairs_are_rotated_and_rows_written() {
     run!(client, "aclnnScatterNdUpdate", target => Handle, at => Handle, updates => Handle);
     assert_eq!(client.download::<f32>(rows, 6), [3.0, 4.0, 0.0, 0.0, 1.0, 2.0]);
 }
+
+#[test]
+fn windows_become_entries_also_across_steps() {
+    let client = Client::new("910C", &[]);
+    // One channel, gates all 0: an entry is a mean. Values of a token t: its own window's half 2·t, the next one's t.
+    let weights = client.tensor(&[2, 1], BF16, client.upload(&[1.0, 2.0].map(bf16)));
+    let gates = client.tensor(&[2, 1], BF16, client.upload(&[0_u16; 2]));
+    let offsets = client.tensor(&[4, 2], F32, client.upload(&[0_f32; 8]));
+    let address = client.upload(&[0_f32; 2 * 16 * 4]);
+    let [state, again] = [0; 2].map(|_| client.tensor(&[2, 16, 4], F32, address));
+    let table = client.tensor(&[1, 1], I32, client.upload(&[1]));
+    let (first, second): (Vec<u16>, Vec<u16>) = (
+        (1..=6).map(|value| bf16(value as f32)).collect(),
+        (7..=8).map(|value| bf16(value as f32)).collect(),
+    );
+    // Window 0: 2 · (1 + 2 + 3 + 4) / 4. Window 1: ((1 + 2 + 3 + 4) + 2 · (5 + 6 + 7 + 8)) / 8, begun in the first step.
+    for (tokens, position, expected) in [(first, 0, 5.0), (second, 6, 7.75)] {
+        let count = tokens.len() as i64;
+        let x = client.tensor(&[count, 1], BF16, client.upload(&tokens));
+        let starts = client.tensor(&[2], I32, client.upload(&[0, count as i32]));
+        let positions = client.tensor(&[1], I32, client.upload(&[position]));
+        let entry = client.allocate(2);
+        let out = client.tensor(&[1, 1], BF16, entry);
+        run!(client, "aclnnCompressor", x => Handle, weights => Handle, gates => Handle, state => Handle, offsets => Handle,
+            table => Handle, starts => Handle, NONE => Handle, positions => Handle, 4 => i64, 2 => i64, 1 => i64,
+            4 => i64, out => Handle, again => Handle);
+        assert_eq!(wide(client.download::<u16>(entry, 1)[0]), expected);
+    }
+    assert_eq!(
+        client.download::<f32>(address, 128)[64 + 7 * 4..][..4],
+        [8.0, 16.0, 0.0, 0.0]
+    );
+    assert!(
+        client.download::<f32>(address, 64).iter().all(|&value| value == 0.0),
+        "block 0 stays free"
+    );
+}
