@@ -184,6 +184,7 @@ pub fn prepare(
             let kernel = plan(&Arguments {
                 values,
                 arch: machine.chip.arch,
+                is_a2: machine.chip.soc == c"Ascend910B3",
             })?;
             Ok((kernel, used))
         });
