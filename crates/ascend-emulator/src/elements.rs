@@ -123,6 +123,9 @@ impl Tensor {
         let Some(bits) = bits(self.dtype) else {
             return Some(format!("data type {} is not emulated", self.dtype));
         };
+        if self.dims.is_empty() || self.dims.contains(&0) {
+            return Some("tensors without axes or elements are not emulated".to_owned());
+        }
         if self.format == FRACTAL_NZ {
             let rank = self.dims.len();
             if rank < 2 || self.storage.len() != rank + 2 {

@@ -1,10 +1,20 @@
 //! An emulator of Huawei's `libascendcl.so`, for tests of programs that open it with `dlopen`. It is not hardware, says so
 //! on standard error when opened, and opens only when `CACHALOT_ASCEND_EMULATOR` names a chip: `910B3`, `910C` or `950PR`.
 //!
-//! Links named `libnnopbase.so`, `libopapi_nn.so` … to the one file share its state, as the real libraries share theirs.
-//! * `memory`: device addresses that the host cannot read, poisoned on allocation and release.
+//! Links named `libnnopbase.so`, `libopapi_nn.so` … to the one file share its state, as the real libraries share theirs;
+//! the program `ascend-emulator DIRECTORY` lays them out.
+//! * `memory`, `guard`: device addresses that the host cannot read, poisoned on allocation and release.
 //! * `machine`: streams that run as late as possible (when somebody synchronises), events, descriptors, executors.
-//! * `runtime`, `opbase`, `operators`: the C interface.
+//! * `capture`: graphs and what is forbidden while one is recorded.
+//! * `runtime`, `opbase`: the C interface. `signature`, `elements`, `operators`: both phases of each operator.
+//!
+//! Variables, all beginning with `CACHALOT_ASCEND_EMULATOR`:
+//! * `_HBM_BYTES`: memory of the device in place of the chip's own.
+//! * `_STREAMS=eager`: tasks run when given, in place of as late as possible.
+//! * `_FAIL_ALLOCATION=N`, `_FAIL_LAUNCH=N`: the N-th of them fails.
+//! * `_WITHOUT=aclnnTopk,…`: operators for which no kernel is found.
+//!
+//! What is not emulated is refused in the first phase, by name: no operator computes something else instead.
 //!
 //! It must know no other crate of this workspace: an error shared with the program under test would go unseen.
 #![allow(non_snake_case, reason = "the C interface's names")]
