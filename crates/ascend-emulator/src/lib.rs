@@ -28,3 +28,4 @@ mod opbase;
 mod operators;
 mod runtime;
 mod signature;
+mod variants;

@@ -97,7 +97,7 @@ unsafe extern "C" fn aclrtGetMemInfo(_attribute: i32, free: *mut usize, total: *
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn aclrtMalloc(address: *mut *mut c_void, size: usize, _policy: u32) -> i32 {
+pub unsafe extern "C" fn aclrtMalloc(address: *mut *mut c_void, size: usize, _policy: u32) -> i32 {
     with(|machine| {
         if machine.allocation_fails() {
             return fail(OUT_OF_MEMORY, "aclrtMalloc: injected fault");
@@ -203,7 +203,7 @@ extern "C" fn aclrtMemcpyAsync(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn aclrtCreateStream(stream: *mut *mut c_void) -> i32 {
+pub unsafe extern "C" fn aclrtCreateStream(stream: *mut *mut c_void) -> i32 {
     with(|machine| {
         let handle = machine.handle();
         machine.streams.insert(handle, Stream::default());
@@ -214,7 +214,7 @@ unsafe extern "C" fn aclrtCreateStream(stream: *mut *mut c_void) -> i32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn aclrtSynchronizeStream(stream: *mut c_void) -> i32 {
+pub extern "C" fn aclrtSynchronizeStream(stream: *mut c_void) -> i32 {
     with(|machine| {
         let stream = stream as usize;
         let Some(end) = machine.position(stream) else {
@@ -242,7 +242,7 @@ extern "C" fn aclrtDestroyStream(stream: *mut c_void) -> i32 {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn aclrtCreateEventExWithFlag(event: *mut *mut c_void, _flag: u32) -> i32 {
+pub unsafe extern "C" fn aclrtCreateEventExWithFlag(event: *mut *mut c_void, _flag: u32) -> i32 {
     with(|machine| {
         let handle = machine.handle();
         machine.events.insert(handle, None);

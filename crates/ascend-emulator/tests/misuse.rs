@@ -310,3 +310,19 @@ fn it_knows_no_crate_of_this_workspace() {
             .any(|line| line.starts_with("cachalot") || line.contains("path ="))
     );
 }
+
+#[test]
+fn streams_may_also_run_at_once() {
+    for (mode, waiting) in [("eager", 0), ("late", 1)] {
+        let work = product(&[("CACHALOT_ASCEND_EMULATOR_STREAMS", mode)]);
+        let client = &work.client;
+        assert_eq!(client.launch("aclnnMul", work.executor(), client.stream), 0);
+        let mut status = -1;
+        assert_eq!(
+            client.symbol::<extern "C" fn(Handle, *mut i32) -> i32>("aclrtStreamQuery")(client.stream, &mut status),
+            0
+        );
+        assert_eq!(status, waiting);
+        assert_eq!(work.result() == [2.0, 4.0, 6.0], waiting == 0);
+    }
+}
