@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use cachalot_chip::{
     Chip, Description, Error, Evidence, Expected, ExpertMatrices, ExpertSource, ExpertTraffic, Matrix, MatrixSource,
@@ -9,6 +12,7 @@ use cachalot_numerics::Dtype;
 use crate::{
     access::Access,
     account::Account,
+    ceiling::Rate,
     kernels::Kernels,
     memory::{CHIP_NAME, ChipId, CpuBuffer, CpuMatrix},
     operators,
@@ -83,6 +87,15 @@ impl CpuChip {
     /// [`Error::MemoryLimit`], with the smallest limit that suffices.
     pub fn check_memory(&self, expert_count_min: usize) -> Result<(), Error> {
         self.experts.check(expert_count_min)
+    }
+
+    /// Bytes a second that the files of streamed experts give to the cache's readers, measured for about `time`; none if
+    /// no expert is in a file.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Read`].
+    pub fn disk_ceiling(&self, time: Duration) -> Result<Option<Rate>, Error> {
+        self.experts.disk_ceiling(time)
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {

@@ -1,11 +1,14 @@
-//! What this processor can do at most, as yardsticks beside the kernels: streaming reads and multiply-adds.
+//! What this processor can do at most, as yardsticks beside the kernels: streaming reads, multiply-adds, and
+//! reads of experts from a disk.
 //!
 //! The loops do nothing else than what they measure. Rates are those of all threads together.
 
 mod arithmetic;
+mod disk;
 mod stream;
 
 pub use arithmetic::{Arithmetic, arithmetic};
+pub(crate) use disk::disk;
 pub use stream::Stream;
 
 use std::{

@@ -11,13 +11,13 @@ use cachalot_chip::{Error, StoredFile};
 use crate::memory;
 
 /// Offsets, lengths and addresses of direct reads are multiples of this: no disk or file system in use asks for more.
-pub(super) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 const REMEDY: &str = "check the disk and the file, then download it again if it is damaged";
 
 /// An open file of a checkpoint.
 #[derive(Debug)]
-pub(super) struct DirectFile {
+pub(crate) struct DirectFile {
     file: File,
     stored: Arc<StoredFile>,
     is_direct: bool,

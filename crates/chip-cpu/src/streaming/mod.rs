@@ -24,15 +24,21 @@ use std::{
     ops::Deref,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use cachalot_chip::{Buffer, Error, ExpertMatrices, ExpertSource, ExpertTraffic, FileRange, Matrix};
 
-use crate::{account::Account, memory::CHIP_NAME};
-use file::DirectFile;
+use crate::{
+    account::Account,
+    ceiling::{self, Rate},
+    memory::CHIP_NAME,
+};
+pub(crate) use file::{BLOCK, DirectFile};
 use layout::Layout;
 pub(crate) use layout::Resident;
+pub(crate) use reader::READER_COUNT;
+pub(crate) use state::PIECE_BYTE_COUNT;
 use state::{Stage, State};
 
 /// Experts that an operator gets at a time: enough to keep all threads busy, few enough that the next can be read.
@@ -140,6 +146,15 @@ impl ExpertCache {
         let is_direct = lock(&self.files).iter().all(|file| file.is_direct());
         let traffic = state.traffic(self.shared.slot_count(&state));
         (traffic.expert_count > 0).then_some(ExpertTraffic { is_direct, ..traffic })
+    }
+
+    /// What the experts' files give at most; none if no expert is in a file.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Read`].
+    pub fn disk_ceiling(&self, time: Duration) -> Result<Option<Rate>, Error> {
+        let files = lock(&self.files).clone();
+        ceiling::disk(&files, time)
     }
 
     /// Gives memory back after something else was allocated.

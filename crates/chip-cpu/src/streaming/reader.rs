@@ -15,7 +15,7 @@ use super::{Shared, state::Job, state::Piece};
 use crate::memory::CHIP_NAME;
 
 /// Reads under way at a time.
-const READER_COUNT: usize = 4;
+pub(crate) const READER_COUNT: usize = 4;
 
 /// Starts the threads.
 ///

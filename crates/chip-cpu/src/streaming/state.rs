@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Bytes that one thread reads at a time.
-const PIECE_BYTE_COUNT: usize = 2 << 20;
+pub(crate) const PIECE_BYTE_COUNT: usize = 2 << 20;
 
 /// Where an expert is.
 #[derive(Debug)]
