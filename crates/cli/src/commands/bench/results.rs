@@ -42,6 +42,9 @@ pub struct Ceilings {
     pub arithmetic: Vec<Ceiling>,
     /// The arithmetic that the kernels use for many rows.
     pub used: String,
+    /// The disk that experts come from, bytes a second, if the model has a memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Ceiling>,
     /// The best of `read` with all threads.
     pub read_bytes_per_second: f64,
     /// The best of the arithmetic in use.
@@ -101,8 +104,23 @@ pub struct Point {
     /// How experts came from disk, if the model has a memory limit: all repetitions together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experts: Option<serde_json::Value>,
+    /// What disk and memory allow beside the experts that had to be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskShare>,
     /// Time by operator in one more repetition, longest first.
     pub operators: Vec<OperatorShare>,
+}
+
+/// A token beside the speed of the disk.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct DiskShare {
+    /// Bytes that the timed repetitions read for a token.
+    pub bytes_per_token: f64,
+    /// Of the experts asked for, how many were in memory.
+    pub hit_share: f64,
+    /// Seconds that a token takes at least: these bytes at the disk's ceiling, and the head, which comes after the last
+    /// expert and before the next token is known, at the memory's; or the floor of a model in memory if that is longer.
+    pub floor_seconds_per_token: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
