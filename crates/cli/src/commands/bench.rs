@@ -118,7 +118,7 @@ pub fn run(arguments: &BenchArguments) -> Result<(), Error> {
     memory.check(&cpu, checkpoint.config())?;
 
     let cooperation = Cooperation::begin();
-    let ceilings = ceilings::measure(options, &cooperation)?;
+    let ceilings = ceilings::measure(options, &cpu, &cooperation)?;
     let mut results = Results {
         format: results::FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),

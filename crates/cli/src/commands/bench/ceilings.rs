@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cachalot_chip_cpu::{
-    CpuOptions,
+    CpuChip, CpuOptions,
     ceiling::{Arithmetic, Rate, Stream, arithmetic},
 };
 use cachalot_planner::engine;
@@ -17,12 +17,14 @@ const STREAM_BYTES: usize = 1 << 30;
 const PROBE_BYTES: usize = 1 << 29;
 const READ_TIME: Duration = Duration::from_millis(600);
 const ARITHMETIC_TIME: Duration = Duration::from_millis(250);
+const DISK_TIME: Duration = Duration::from_secs(1);
 
-/// All ceilings; `kernels` say which arithmetic is in use.
-pub fn measure(options: CpuOptions, cooperation: &Cooperation) -> Result<Ceilings, Error> {
+/// All ceilings; `options.kernels` say which arithmetic is in use. The disk's is that of the files from which `chip`
+/// streams experts.
+pub fn measure(options: CpuOptions, chip: &CpuChip, cooperation: &Cooperation) -> Result<Ceilings, Error> {
     let counts = thread_counts(options.threads);
     let bar = LateBar::counting("measuring the machine", "ceilings");
-    let total = (counts.len() + Arithmetic::ALL.len()) as u64;
+    let total = (counts.len() + Arithmetic::ALL.len() + 1) as u64;
     let mut done = 0;
     let mut step = || {
         bar.set(done, total);
@@ -45,6 +47,8 @@ pub fn measure(options: CpuOptions, cooperation: &Cooperation) -> Result<Ceiling
         found.extend(arithmetic(kind, options.threads, ARITHMETIC_TIME).map(|rate| ceiling(kind.name(), &rate)));
         step()?;
     }
+    let disk = chip.disk_ceiling(DISK_TIME)?;
+    step()?;
     let used = options.kernels.arithmetic().name();
     let best = |ceiling: Option<&Ceiling>| ceiling.map_or(f64::NAN, |ceiling| ceiling.best);
     Ok(Ceilings {
@@ -53,6 +57,7 @@ pub fn measure(options: CpuOptions, cooperation: &Cooperation) -> Result<Ceiling
         operations_per_second: best(found.iter().find(|ceiling| ceiling.name == used)),
         read,
         arithmetic: found,
+        disk: disk.map(|rate| ceiling("disk", &rate)),
     })
 }
 

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use cachalot_chip::{
-    Chip as _, ChipTransfer as _, Cost,
+    Chip as _, ChipTransfer as _, Cost, ExpertTraffic,
     profile::{Label, ProfiledChip, Record},
 };
 use cachalot_model::{Chunk, Model, Outputs, Sequence, StateOptions, StatePool};
 use cachalot_planner::{engine, step::Work};
 
-use super::results::{CostPerToken, OperatorShare, Phase, Point, Results, Skipped};
+use super::results::{CostPerToken, DiskShare, OperatorShare, Phase, Point, Results, Skipped};
 use crate::{error::Error, interrupt::Cooperation, machine, memory, numbers, progress::LateBar};
 
 /// What to measure.
@@ -46,6 +46,8 @@ struct Measured {
     recorded_tokens: usize,
     /// Tokens of everything.
     token_count: usize,
+    /// What the timed repetitions of decoding read from disk, and their tokens.
+    streamed: Option<(ExpertTraffic, usize)>,
 }
 
 /// Tokens a second of repetitions, those that waited for the disk apart: weights that the system has taken out of memory
@@ -109,13 +111,41 @@ impl Bench<'_> {
             };
             let predicted = self.predict(wanted, measured.steps, results);
             let token_count = measured.token_count;
+            let streamed = measured.streamed;
             let mut point = point(wanted, measured, predicted, results);
+            point.disk = streamed.and_then(|(traffic, tokens)| self.disk_share(&traffic, tokens, &point, results));
             if let (Some(before), Some(after)) = (before, self.chip.expert_traffic()) {
                 point.experts = Some(memory::as_json(&after.since(&before), token_count));
             }
             results.points.push(point);
         }
         Ok(())
+    }
+
+    /// What a token may take beside what was read for it.
+    fn disk_share(
+        &self,
+        traffic: &ExpertTraffic,
+        tokens: usize,
+        point: &Point,
+        results: &Results,
+    ) -> Option<DiskShare> {
+        let disk = results.ceilings.disk.as_ref()?;
+        let bytes_per_token = traffic.bytes_read as f64 / tokens as f64;
+        let rows = self.model.config().vocab_size().to_string();
+        let is_head = |weight: &String| weight.split(' ').nth(1) == Some(&rows);
+        let heads = point
+            .operators
+            .iter()
+            .filter(|operator| operator.weight.as_ref().is_some_and(is_head));
+        let head_bytes: u64 = heads.map(|operator| operator.weight_bytes).sum();
+        let head_bytes_per_token = head_bytes as f64 / (point.steps * point.batch) as f64;
+        let streaming = bytes_per_token / disk.best + head_bytes_per_token / results.ceilings.read_bytes_per_second;
+        Some(DiskShare {
+            bytes_per_token,
+            hit_share: traffic.hit_count as f64 / (traffic.request_count as f64).max(1.0),
+            floor_seconds_per_token: streaming.max(point.floor_seconds_per_token),
+        })
     }
 
     /// Looks at all weights once if they fit into memory: scales are checked and pages come from the disk at first use.
@@ -263,6 +293,7 @@ impl Bench<'_> {
             rates,
             operators,
             recorded_tokens: token_count,
+            streamed: None,
         })
     }
 
@@ -298,19 +329,26 @@ impl Bench<'_> {
             steps.clamp(STEPS_MIN, STEPS_MAX)
         });
         let (started, mut rates) = (Instant::now(), Rates::default());
+        let before = self.chip.expert_traffic();
         for index in 0..self.repetitions {
             let faults = machine::major_fault_count();
             let seconds = repetition(index + 1, steps, false)?;
-            rates.push(batch as f64 / seconds, machine::major_fault_count() - faults);
+            let fault_count = machine::major_fault_count() - faults;
+            // Experts from disk are what such a measurement is about.
+            rates.push(batch as f64 / seconds, if before.is_some() { 0 } else { fault_count });
             progress(index + 1);
             if started.elapsed().as_secs_f64() >= self.seconds {
                 break;
             }
         }
+        let after = self.chip.expert_traffic();
         let recorded = repetition(self.repetitions + 1, steps, true);
         let operators = self.chip.finish();
         recorded?;
         let repetition_count = rates.warm.len() + rates.cold.len();
+        // Each repetition feeds one token more than it times.
+        let streamed_tokens = repetition_count * (steps + 1) * batch;
+        let streamed = before.zip(after);
         let step_count = 3 + (repetition_count + 1) * (steps + 1);
         Ok(Measured {
             steps,
@@ -318,6 +356,7 @@ impl Bench<'_> {
             rates,
             operators,
             recorded_tokens: batch * steps,
+            streamed: streamed.map(|(before, after)| (after.since(&before), streamed_tokens)),
         })
     }
 }
@@ -367,6 +406,7 @@ fn point(wanted: &Wanted, measured: Measured, predicted: f64, results: &Results)
         floor_seconds_per_token: floor_seconds / tokens,
         predicted_tokens_per_second: predicted,
         experts: None,
+        disk: None,
         operators: shares(&measured.operators),
     }
 }

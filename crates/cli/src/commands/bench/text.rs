@@ -30,6 +30,14 @@ pub fn report(results: &Results) -> String {
             text.push_str("state of contexts above 0: generated, not fed\n");
         }
     }
+    if results.points.iter().any(|point| point.disk.is_some()) {
+        text.push('\n');
+        text.push_str(&streamed(results));
+        text.push_str(
+            "floor: the bytes read for a token at the disk's ceiling, then the head at memory's, which can start only \
+             after the last\nexpert; or the floor of a model in memory if that is longer\n",
+        );
+    }
     for point in &results.points {
         let name = point.name();
         match (point.waited_for_disk, point.discarded) {
@@ -67,6 +75,9 @@ fn ceilings(results: &Results) -> String {
     }
     for ceiling in &results.ceilings.arithmetic {
         rows.push(row(ceiling, &|rate| format!("{} GOP/s", short(rate / 1e9))));
+    }
+    if let Some(disk) = &results.ceilings.disk {
+        rows.push(row(disk, &|rate| format!("{}/s", short_bytes(rate))));
     }
     table(&["ceiling", "threads", "best", "median", "with"], &rows)
 }
@@ -107,6 +118,35 @@ fn points(results: &Results) -> String {
         "predicted",
     ];
     // A step of prefill is a chunk of many tokens: its time is that of a token.
+    table(&heads, &rows)
+}
+
+/// Decoding with experts from disk, beside what the disk allows.
+fn streamed(results: &Results) -> String {
+    let shares = results
+        .points
+        .iter()
+        .filter_map(|point| Some((point, point.disk.as_ref()?)));
+    let rows: Vec<Vec<String>> = shares
+        .map(|(point, share)| {
+            vec![
+                point.name(),
+                short_bytes(share.bytes_per_token),
+                percent(share.hit_share),
+                short_seconds(1.0 / point.tokens_per_second),
+                short_seconds(share.floor_seconds_per_token),
+                percent(share.floor_seconds_per_token * point.tokens_per_second),
+            ]
+        })
+        .collect();
+    let heads = [
+        "experts from disk",
+        "read/tok",
+        "in memory",
+        "time/tok",
+        "floor",
+        "of floor",
+    ];
     table(&heads, &rows)
 }
 
