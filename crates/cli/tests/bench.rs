@@ -88,6 +88,33 @@ fn runs_are_compared_profiled_and_drawn() {
 }
 
 #[test]
+fn experts_from_disk_are_measured_beside_the_disk() {
+    let folder = support::folder();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny");
+    support::output_in(folder.path(), &["synth", "--like", tiny, "--layers", "3", "model"]);
+    let bench = |memory: &str| {
+        let lists = ["bench", "-m", "model", "--memory", memory, "--prefill", "none"];
+        let lists = [&lists[..], &["--decode", "0", "--json", "-"], &SHORT].concat();
+        support::run_in(folder.path(), &lists, b"")
+    };
+    // What a refusal advises is enough.
+    let refused = bench("1MiB").errors;
+    let (_, advice) = refused.split_once("at least --memory ").expect("advice");
+    let (least, _) = advice.split_once(',').expect("a size");
+    let outcome = bench(least);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.errors);
+    let found: Value = serde_json::from_str(&outcome.output).expect("JSON");
+    assert!(number(&found["ceilings"]["disk"]["best"]) > 0.0);
+    let (point, experts) = (&found["points"][0], &found["points"][0]["experts"]);
+    assert!(number(&experts["bytes_read"]) > 0.0, "{experts}");
+    let share = &point["disk"];
+    assert!((0.0..1.0).contains(&number(&share["hit_share"])), "{share}");
+    let streaming = number(&share["bytes_per_token"]) / number(&found["ceilings"]["disk"]["best"]);
+    assert!(number(&share["floor_seconds_per_token"]) > streaming, "{share}");
+    assert!(number(&share["floor_seconds_per_token"]) >= number(&point["floor_seconds_per_token"]));
+}
+
+#[test]
 fn bad_requests_are_refused() {
     let folder = support::folder();
     std::fs::write(folder.path().join("old.json"), "{\"format\": 1}").expect("a file");

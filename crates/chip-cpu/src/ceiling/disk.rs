@@ -14,17 +14,18 @@ use crate::{
 /// Reads of one pass and thread: long enough that starting them together costs nothing, short enough for several passes.
 const READ_COUNT: u64 = 16;
 
-/// Bytes a second that files give to as many readers as the expert cache has, in pieces of its size at places by chance;
-/// none if no file is longer than a piece.
+/// Bytes a second that files give to as many readers as the expert cache has, in pieces of its size, or of the longest
+/// file if that is shorter, at places by chance; none if no file has a whole block.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`], [`Error::Read`].
 pub(crate) fn disk(files: &[Arc<DirectFile>], time: Duration) -> Result<Option<Rate>, Error> {
-    let piece = PIECE_BYTE_COUNT as u64;
-    let files: Vec<_> = files.iter().filter(|file| file.stored().byte_count > piece).collect();
-    if files.is_empty() {
+    let longest = files.iter().map(|file| file.stored().byte_count).max().unwrap_or(0);
+    let piece = (PIECE_BYTE_COUNT as u64).min(longest / BLOCK as u64 * BLOCK as u64);
+    if piece == 0 {
         return Ok(None);
     }
+    let files: Vec<_> = files.iter().filter(|file| file.stored().byte_count >= piece).collect();
     let buffers = (0..READER_COUNT).map(|_| Ok(Mutex::new(memory::allocate_pages(PIECE_BYTE_COUNT)?)));
     let buffers = buffers.collect::<Result<Vec<_>, Error>>()?;
     let states: Vec<Mutex<u64>> = (1..=READER_COUNT as u64).map(Mutex::new).collect();
@@ -43,7 +44,7 @@ pub(crate) fn disk(files: &[Arc<DirectFile>], time: Duration) -> Result<Option<R
             let file = files[(next(&mut state) % files.len() as u64) as usize];
             let block_count = (file.stored().byte_count - piece) / BLOCK as u64;
             let start = next(&mut state) % (block_count + 1) * BLOCK as u64;
-            if let Err(error) = file.read("the disk's speed", start, buffer, PIECE_BYTE_COUNT) {
+            if let Err(error) = file.read("the disk's speed", start, buffer, piece as usize) {
                 *fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
                 break;
             }
