@@ -385,9 +385,10 @@ macro_rules! raw {
     };
 }
 
-/// `name, first phase's name (argument: kind, …) => plan;` for each operator.
+/// `name, first phase's name (argument: kind, …) => plan;` for each operator; the module's `NAMES` lists them.
 macro_rules! operators {
-    ($($name:ident $first:ident ($($argument:ident: $kind:ident),*) => $plan:expr;)*) => {$(
+    ($($name:ident $first:ident ($($argument:ident: $kind:ident),*) => $plan:expr;)*) => {
+    $(
         #[unsafe(no_mangle)]
         extern "C" fn $first(
             $($argument: $crate::signature::c_type!($kind),)*
@@ -407,7 +408,11 @@ macro_rules! operators {
         ) -> i32 {
             $crate::opbase::launch(stringify!($name), workspace as usize, bytes, executor as usize, stream as usize)
         }
-    )*};
+    )*
+
+        /// The operators of this module.
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
 }
 
 pub(crate) use {c_type, operators, raw};
