@@ -16,6 +16,7 @@ const INTEGERS: usize = 44;
 /// serves every operator with at most eight of the former.
 fn call(function: Handle, integers: &[u64], reals: &[f64]) -> i32 {
     macro_rules! as_function {
+        (@type $slot:tt) => { u64 };
         ($($slot:tt)*) => {{
             type Any = extern "C" fn($(as_function!(@type $slot)),*, f64, f64, f64, f64, f64, f64, f64, f64) -> i32;
             // SAFETY: see above; arguments too many lie where the function does not look.
@@ -26,7 +27,6 @@ fn call(function: Handle, integers: &[u64], reals: &[f64]) -> i32 {
             let [a, b, c, d, e, f, g, h] = all;
             function($(slots[$slot]),*, a, b, c, d, e, f, g, h)
         }};
-        (@type $slot:tt) => { u64 };
     }
     as_function!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37
         38 39 40 41 42 43)
@@ -39,7 +39,12 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 fn numbers(value: &Value) -> Vec<i64> {
-    value.as_array().unwrap().iter().map(|number| number.as_i64().unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_i64().unwrap())
+        .collect()
 }
 
 /// Elements of an output as numbers.
@@ -88,7 +93,13 @@ impl Call<'_> {
         };
         if let Some(wanted) = wanted {
             let tolerance = value["tolerance"].as_f64().unwrap_or(0.0);
-            self.expected.push(Expected { argument, address, dtype, bytes: wanted, tolerance });
+            self.expected.push(Expected {
+                argument,
+                address,
+                dtype,
+                bytes: wanted,
+                tolerance,
+            });
         }
         match value["strides"].is_null() {
             true => client.tensor(&dims, dtype, address),
@@ -112,14 +123,21 @@ impl Call<'_> {
             }
             _ if !value["dims"].is_null() => self.tensor(argument, value),
             _ if !value["list"].is_null() => {
-                let members: Vec<Handle> =
-                    value["list"].as_array().unwrap().iter().map(|member| self.tensor(argument, member)).collect();
+                let members: Vec<Handle> = value["list"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|member| self.tensor(argument, member))
+                    .collect();
                 type Create = extern "C" fn(*const Handle, u64) -> Handle;
                 client.symbol::<Create>("aclCreateTensorList")(members.as_ptr(), members.len() as u64)
             }
             _ if !value["array"].is_null() => {
                 let all = numbers(&value["array"]);
-                client.symbol::<extern "C" fn(*const i64, u64) -> Handle>("aclCreateIntArray")(all.as_ptr(), all.len() as u64)
+                client.symbol::<extern "C" fn(*const i64, u64) -> Handle>("aclCreateIntArray")(
+                    all.as_ptr(),
+                    all.len() as u64,
+                )
             }
             _ if !value["scalar"].is_null() => {
                 let number = value["scalar"].as_f64().unwrap() as f32;
@@ -150,18 +168,28 @@ fn check(case: &Value) -> Result<(), String> {
         call_.add(argument, value);
     }
     let (mut workspace_bytes, mut executor): (u64, Handle) = (0, null_mut());
-    call_.integers.extend([&raw mut workspace_bytes as u64, &raw mut executor as u64]);
+    call_
+        .integers
+        .extend([&raw mut workspace_bytes as u64, &raw mut executor as u64]);
     let prefix = case["library"].as_str().unwrap_or_default();
     let name = format!("{prefix}{operator}");
     let first = client.symbol::<Handle>(&format!("{name}GetWorkspaceSize"));
-    let told = |code: i32| if code == 0 { Ok(()) } else { Err(format!("{name}: {code} {}", client.message())) };
+    let told = |code: i32| {
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(format!("{name}: {code} {}", client.message()))
+        }
+    };
     told(call(first, &call_.integers, &call_.reals))?;
     told(client.launch(&name, executor, client.stream))?;
     told(client.synchronise(client.stream))?;
     for expected in &call_.expected {
         let held = client.download::<u8>(expected.address, expected.bytes.len());
         let (found, wanted) = (decode(&held, expected.dtype), decode(&expected.bytes, expected.dtype));
-        let near = |a: f64, b: f64| a == b || (a - b).abs() <= expected.tolerance * b.abs().max(1.0) || a.is_nan() && b.is_nan();
+        let near = |a: f64, b: f64| {
+            a == b || (a - b).abs() <= expected.tolerance * b.abs().max(1.0) || a.is_nan() && b.is_nan()
+        };
         if let Some(place) = (0..found.len()).find(|&place| !near(found[place], wanted[place])) {
             return Err(format!(
                 "{name}: argument {} element {place} is {}, not {}",
@@ -173,7 +201,10 @@ fn check(case: &Value) -> Result<(), String> {
 }
 
 fn cases() -> Vec<Value> {
-    include_str!("operator_cases.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    include_str!("operator_cases.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -190,12 +221,21 @@ fn every_operator_is_checked() {
     let list = unsafe { CStr::from_ptr(list) }.to_str().unwrap();
     let checked: Vec<String> = cases()
         .iter()
-        .map(|case| format!("{}{}", case["library"].as_str().unwrap_or_default(), case["operator"].as_str().unwrap()))
+        .map(|case| {
+            format!(
+                "{}{}",
+                case["library"].as_str().unwrap_or_default(),
+                case["operator"].as_str().unwrap()
+            )
+        })
         .collect();
     let by_hand = concat!(include_str!("operators.rs"), include_str!("forward_pass.rs"));
     let missing: Vec<&str> = list
         .lines()
         .filter(|name| !checked.iter().any(|other| other == name) && !by_hand.contains(&format!("\"{name}\",")))
         .collect();
-    assert!(list.lines().count() > 50 && missing.is_empty(), "nobody checks {missing:?}");
+    assert!(
+        list.lines().count() > 50 && missing.is_empty(),
+        "nobody checks {missing:?}"
+    );
 }
