@@ -6,7 +6,7 @@
 //! * `memory`, `guard`: device addresses that the host cannot read, poisoned on allocation and release.
 //! * `machine`: streams that run as late as possible (when somebody synchronises), events, descriptors, executors.
 //! * `capture`: graphs and what is forbidden while one is recorded.
-//! * `runtime`, `opbase`: the C interface. `signature`, `elements`, `operators`: both phases of each operator.
+//! * `runtime`, `contexts`, `variants`, `opbase`, `arrays`: the C interface. `signature`, `elements`, `operators`: both phases of each operator.
 //!
 //! Variables, all beginning with `CACHALOT_ASCEND_EMULATOR`:
 //! * `_HBM_BYTES`: memory of the device in place of the chip's own.
@@ -19,7 +19,9 @@
 //! It must know no other crate of this workspace: an error shared with the program under test would go unseen.
 #![allow(non_snake_case, reason = "the C interface's names")]
 
+mod arrays;
 mod capture;
+mod contexts;
 mod elements;
 mod guard;
 mod machine;

@@ -91,6 +91,8 @@ pub struct Machine {
     pub graphs: HashMap<usize, Graph>,
     pub scalars: HashMap<usize, f64>,
     pub arrays: HashMap<usize, Vec<i64>>,
+    /// Arrays of floats or flags, lists of scalars.
+    pub reals: HashMap<usize, Vec<f64>>,
     pub lists: HashMap<usize, Vec<usize>>,
     /// Whether streams run at once instead of as late as possible.
     pub eager: bool,
@@ -142,11 +144,13 @@ impl Machine {
             pinned: HashMap::new(),
             tensors: HashMap::new(),
             executors: HashMap::new(),
-            streams: HashMap::new(),
+            // The null stream is the default one.
+            streams: HashMap::from([(0, Stream::default())]),
             events: HashMap::new(),
             graphs: HashMap::new(),
             scalars: HashMap::new(),
             arrays: HashMap::new(),
+            reals: HashMap::new(),
             lists: HashMap::new(),
             eager: std::env::var("CACHALOT_ASCEND_EMULATOR_STREAMS").is_ok_and(|mode| mode == "eager"),
             allocations: 0,

@@ -164,7 +164,7 @@ extern "C" fn aclDestroyTensorList(list: *const c_void) -> i32 {
     })
 }
 
-fn destroyed(function: &str, remove: impl FnOnce(&mut Machine) -> bool) -> i32 {
+pub fn destroyed(function: &str, remove: impl FnOnce(&mut Machine) -> bool) -> i32 {
     let Some(machine) = &mut *lock() else {
         return fail(DESCRIPTOR, format!("{function}: nothing is initialised"));
     };

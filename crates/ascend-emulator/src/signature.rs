@@ -255,6 +255,8 @@ fn resolve(machine: &mut Machine, raw: &[Raw]) -> Result<Resolved, Refusal> {
                     .arrays
                     .get(&handle)
                     .cloned()
+                    // Flags are as good as numbers.
+                    .or_else(|| Some(machine.reals.get(&handle)?.iter().map(|&real| real as i64).collect()))
                     .ok_or_else(|| format!("argument {index} is no array"))?,
             ),
             Raw::Text(text) if text.is_null() => Value::Absent,
