@@ -119,7 +119,7 @@ impl Machine {
 extern "C" fn aclmdlRICaptureBegin(stream: *mut c_void, mode: i32) -> i32 {
     with(|machine| {
         let (origin, handle) = (stream as usize, machine.handle());
-        let Some(stream) = machine.streams.get_mut(&origin) else {
+        let Some(stream) = machine.streams.get_mut(&origin).filter(|_| origin != 0) else {
             return fail(BAD_STREAM, "aclmdlRICaptureBegin: an explicit stream is needed");
         };
         if stream.capture.is_some() {

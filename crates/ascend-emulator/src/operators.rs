@@ -1,20 +1,24 @@
 //! The operators, from their documents: each plan checks types and shapes and gives the work of the second phase.
 
 mod attention;
+mod cache;
 mod compressor;
 mod dense;
 mod elementwise;
 mod experts;
+mod gating;
 mod rows;
 mod streams;
 
 /// All operators, by module.
 pub const NAMES: &[&[&str]] = &[
     attention::NAMES,
+    cache::NAMES,
     compressor::NAMES,
     dense::NAMES,
     elementwise::NAMES,
     experts::NAMES,
+    gating::NAMES,
     rows::NAMES,
     streams::NAMES,
 ];

@@ -37,6 +37,7 @@ pub enum Role {
     Output,
     OptionalOutput,
     InPlace,
+    OptionalInPlace,
 }
 
 /// An argument as the caller passed it.
@@ -220,7 +221,7 @@ fn resolve(machine: &mut Machine, raw: &[Raw]) -> Result<Resolved, Refusal> {
             text: format!("argument {index} is null"),
         };
         values.push(match *argument {
-            Raw::Tensor(Role::Optional | Role::OptionalOutput, 0)
+            Raw::Tensor(Role::Optional | Role::OptionalOutput | Role::OptionalInPlace, 0)
             | Raw::List(Role::Optional | Role::OptionalOutput, 0) => Value::Absent,
             Raw::Tensor(_, 0) | Raw::List(_, 0) | Raw::Scalar(0) => return Err(null()),
             Raw::Tensor(role, handle) => {
@@ -298,7 +299,12 @@ fn follow(machine: &mut Machine, index: usize, handle: usize) -> Result<Tensor, 
 
 /// Outputs must not lie on other arguments; an in-place argument is both.
 fn overlaps(spans: &[(usize, Role, Tensor)]) -> Result<(), Refusal> {
-    let written = |role| matches!(role, Role::Output | Role::OptionalOutput | Role::InPlace);
+    let written = |role| {
+        matches!(
+            role,
+            Role::Output | Role::OptionalOutput | Role::InPlace | Role::OptionalInPlace
+        )
+    };
     let ends = |tensor: &Tensor| {
         (
             tensor.address + tensor.lead(),
@@ -354,6 +360,9 @@ macro_rules! raw {
     };
     (in_place $value:ident) => {
         $crate::signature::Raw::Tensor($crate::signature::Role::InPlace, $value as usize)
+    };
+    (optional_in_place $value:ident) => {
+        $crate::signature::Raw::Tensor($crate::signature::Role::OptionalInPlace, $value as usize)
     };
     (list $value:ident) => {
         $crate::signature::Raw::List($crate::signature::Role::Input, $value as usize)

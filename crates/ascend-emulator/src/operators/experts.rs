@@ -4,82 +4,6 @@ use crate::elements::{BF16, F16, F32, I8, I32, I64, Tensor};
 use crate::operators::rows::quantise_row;
 use crate::signature::{Arguments, Planned, expect, kernel, operators};
 
-/// normType 2 (square root of softplus), one group: scores choose with their bias and weigh without.
-fn gating(arguments: &Arguments) -> Planned {
-    let (x, y, chosen, out) = (
-        arguments.tensor(0)?,
-        arguments.tensor(13)?,
-        arguments.tensor(14)?,
-        arguments.optional(15),
-    );
-    let (bias, ids, table) = (arguments.optional(1), arguments.optional(2), arguments.optional(3));
-    arguments.types(0, &[F32, F16, BF16])?;
-    let [k, groups, counts, select, renorm, norm] = [4, 5, 6, 7, 8, 9].map(|index| arguments.integer(index));
-    expect(
-        [groups, counts, select, renorm] == [1, 1, 0, 0],
-        "one group and renorm 0 are emulated",
-    )?;
-    if norm != 2 {
-        return Err("normType 2 (softplus, square root) is emulated".into());
-    }
-    arguments.only_arch(3510)?;
-    expect(x.dims.len() == 2, "x must be [tokens, experts]")?;
-    let (tokens, experts, k) = (x.dims[0], x.dims[1], usize::try_from(k).unwrap_or(usize::MAX));
-    expect(
-        k <= experts && y.dims == [tokens, k] && chosen.dims == [tokens, k],
-        "y and expertIdx must be [tokens, k]",
-    )?;
-    expect(chosen.dtype == I32, "expertIdx must be int32")?;
-    expect(
-        bias.as_ref().is_none_or(|bias| bias.dims == [experts]),
-        "bias must have one number an expert",
-    )?;
-    expect(ids.is_some() == table.is_some(), "inputIds and tid2eid belong together")?;
-    let (factor, epsilon, writes_scores) = (arguments.real(11), arguments.real(12), arguments.integer(10) != 0);
-    kernel(move |memory| {
-        let values = x.load(memory)?;
-        let bias = bias.as_ref().map_or(Ok(vec![0.0; experts]), |bias| bias.load(memory))?;
-        let ids = ids.as_ref().map(|ids| ids.load(memory)).transpose()?;
-        let rows = table.as_ref().map(|table| table.load(memory)).transpose()?;
-        let (mut weights, mut numbers, mut scores_out) = (Vec::new(), Vec::new(), Vec::new());
-        for (token, row) in values.chunks_exact(experts).enumerate() {
-            let scores: Vec<f64> = row
-                .iter()
-                .map(|&z| (z.max(0.0) + (-z.abs()).exp().ln_1p()).sqrt())
-                .collect();
-            let picked: Vec<usize> = match (&ids, &rows) {
-                (Some(ids), Some(rows)) => {
-                    let from = ids[token] as usize * k;
-                    rows.get(from..from + k)
-                        .ok_or("a token id is outside tid2eid")?
-                        .iter()
-                        .map(|&id| id as usize)
-                        .collect()
-                }
-                _ => {
-                    let mut order: Vec<usize> = (0..experts).collect();
-                    order.sort_by(|&a, &b| (scores[b] + bias[b]).total_cmp(&(scores[a] + bias[a])));
-                    order.truncate(k);
-                    order
-                }
-            };
-            let sum: f64 = picked
-                .iter()
-                .map(|&expert| scores.get(expert).copied().unwrap_or(f64::NAN))
-                .sum();
-            weights.extend(picked.iter().map(|&expert| scores[expert] / (sum + epsilon) * factor));
-            numbers.extend(picked.iter().map(|&expert| expert as f64));
-            scores_out.extend(scores);
-        }
-        y.store(memory, &weights)?;
-        chosen.store(memory, &numbers)?;
-        match &out {
-            Some(out) if writes_scores => out.store(memory, &scores_out),
-            _ => Ok(()),
-        }
-    })
-}
-
 /// Token rows in the order of their experts; rowIdx[token · k + choice] is the row they went to, -1 outside the range.
 fn init_routing(arguments: &Arguments) -> Planned {
     arguments.absent(&[2, 3])?;
@@ -343,11 +267,6 @@ fn finalize_routing(arguments: &Arguments) -> Planned {
 }
 
 operators! {
-    aclnnMoeGatingTopKV2 aclnnMoeGatingTopKV2GetWorkspaceSize(
-        x: input, bias: optional, ids: optional, table: optional, k: int64, k_group: int64, groups: int64, select: int64,
-        renorm: int64, norm: int64, flag_out: flag, factor: real, epsilon: real,
-        y: output, chosen: output, out: optional_output
-    ) => gating;
     aclnnMoeInitRoutingV3 aclnnMoeInitRoutingV3GetWorkspaceSize(
         x: input, choice: input, scale: optional, offset: optional, active: int64, capacity: int64, experts: int64,
         drop: int64, kind: int64, count_flag: flag, quant: int64, range: array, row_kind: int64,
