@@ -88,7 +88,7 @@ extern "C" fn aclDestroyScalarList(list: *const c_void) -> i32 {
 ///
 /// # Safety
 /// `dims` and `count` must be places to write to.
-unsafe fn give_sizes(numbers: &[usize], dims: *mut *mut i64, count: *mut u64) -> i32 {
+pub unsafe fn give_sizes(numbers: &[usize], dims: *mut *mut i64, count: *mut u64) -> i32 {
     // SAFETY: the allocation is as long as what is written; the caller promises the two places.
     unsafe {
         let copy = libc::malloc(8 * numbers.len().max(1)).cast::<i64>();

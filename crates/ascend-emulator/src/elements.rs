@@ -8,6 +8,8 @@ pub const I8: i32 = 2;
 pub const I32: i32 = 3;
 pub const U8: i32 = 4;
 pub const I64: i32 = 9;
+/// Only as scales of int4 weights: the low half holds a float.
+pub const U64: i32 = 10;
 pub const F64: i32 = 11;
 pub const BOOL: i32 = 12;
 pub const BF16: i32 = 27;
@@ -39,7 +41,7 @@ pub fn bits(dtype: i32) -> Option<usize> {
         F32 | I32 => 32,
         F16 | BF16 => 16,
         I8 | U8 | BOOL | E4M3 | E8M0 => 8,
-        I64 | F64 => 64,
+        I64 | F64 | U64 => 64,
         I4 | E2M1 => 4,
         _ => return None,
     })
@@ -189,6 +191,7 @@ fn read(bytes: &[u8], place: usize, dtype: i32) -> f64 {
     match dtype {
         F32 => f64::from(f32::from_le_bytes(take(bytes, place))),
         F64 => f64::from_le_bytes(take(bytes, place)),
+        U64 => f64::from(f32::from_bits(u64::from_le_bytes(take(bytes, place)) as u32)),
         F16 => small_float(u32::from(u16::from_le_bytes(take(bytes, place))), 5, 10),
         BF16 => f64::from(f32::from_bits(u32::from(u16::from_le_bytes(take(bytes, place))) << 16)),
         I8 => f64::from(bytes[place] as i8),
@@ -273,6 +276,7 @@ fn write(bytes: &mut [u8], place: usize, dtype: i32, value: f64) {
     match dtype {
         F32 => put(&(value as f32).to_le_bytes()),
         F64 => put(&value.to_le_bytes()),
+        U64 => put(&u64::from((value as f32).to_bits()).to_le_bytes()),
         BF16 if value.is_nan() => put(&0x7FC0_u16.to_le_bytes()),
         BF16 => put(&((rounded(value, 7, -126) as f32).to_bits() >> 16).to_le_bytes()[..2]),
         F16 => {

@@ -7,6 +7,7 @@ mod dense;
 mod elementwise;
 mod experts;
 mod gating;
+mod norms;
 mod rows;
 mod streams;
 
@@ -19,6 +20,7 @@ pub const NAMES: &[&[&str]] = &[
     elementwise::NAMES,
     experts::NAMES,
     gating::NAMES,
+    norms::NAMES,
     rows::NAMES,
     streams::NAMES,
 ];

@@ -1,6 +1,6 @@
 //! Matrix products: sums in f32 (int32 for integers), results rounded once.
 
-use crate::elements::{BF16, F16, F32, I8, Tensor};
+use crate::elements::{BF16, E4M3, F16, F32, I8, Tensor};
 use crate::memory::Memory;
 use crate::signature::{Arguments, Planned, expect, kernel, operators};
 
@@ -121,11 +121,60 @@ fn quant_matmul_v5(arguments: &Arguments, weight_layout: bool) -> Planned {
         arguments.tensor(1)?.is_weight_layout() == weight_layout,
         "x2 must have the format of this operator",
     )?;
-    expect(
-        arguments.integer(11) == 0,
-        "the emulator has no groups in this operator: groupSize must be 0",
-    )?;
+    match arguments.integer(11) {
+        0 => {}
+        BLOCK_GROUPS => return block_matmul(arguments),
+        other => return Err(format!("groupSize must be 0 or {BLOCK_GROUPS}, not {other}").into()),
+    }
     quant_matmul(arguments, 2, 3, 9, 12)
+}
+
+/// One scale for `BLOCK` numbers of a row of x1, and for `BLOCK` by `BLOCK` of x2.
+const BLOCK: usize = 128;
+/// Rows, columns and depth of a scale's block, packed into 16 bits each but the first.
+const BLOCK_GROUPS: i64 = (1 << 32) | (128 << 16) | 128;
+
+fn block_matmul(arguments: &Arguments) -> Planned {
+    let eight_bits = if arguments.arch == 3510 { &[I8, E4M3][..] } else { &[I8] };
+    arguments.types(0, eight_bits)?;
+    arguments.types(1, eight_bits)?;
+    arguments.types(2, &[F32])?;
+    arguments.types(3, &[F32])?;
+    arguments.types(12, &[BF16, F16, F32])?;
+    let (left, mut right, y) = (arguments.tensor(0)?, arguments.tensor(1)?, arguments.tensor(12)?);
+    let (rows, mut blocks) = (arguments.tensor(2)?, arguments.tensor(3)?);
+    let plain = left.dims.len() == 2 && right.dims.len() == 2 && blocks.dims.len() == 2;
+    expect(
+        plain && arguments.integer(9) == 0 && left.dtype == right.dtype,
+        "x1 and x2 must be matrices of one type, x1 as it is",
+    )?;
+    if arguments.integer(10) != 0 {
+        (right, blocks) = (transposed(right), transposed(blocks));
+    }
+    let (m, k, n) = (left.dims[0], left.dims[1], right.dims[1]);
+    expect(
+        k.is_multiple_of(512) && n.is_multiple_of(256) || arguments.arch == 3510,
+        "k must be a multiple of 512, n of 256 on this chip",
+    )?;
+    let (deep, wide) = (k.div_ceil(BLOCK), n.div_ceil(BLOCK));
+    expect(
+        right.dims[0] == k && y.dims == [m, n] && rows.dims == [m, deep] && blocks.dims == [deep, wide],
+        "shapes must be [m, k], [k, n], [m, n], scales [m, k / 128] and [k / 128, n / 128]",
+    )?;
+    kernel(move |memory| {
+        let (a, b) = (left.load(memory)?, right.load(memory)?);
+        let (rows, blocks) = (rows.load(memory)?, blocks.load(memory)?);
+        let mut out = vec![0_f32; m * n];
+        for (place, sum) in out.iter_mut().enumerate() {
+            let (row, column) = (place / n, place % n);
+            for block in 0..deep {
+                let inner = block * BLOCK..k.min((block + 1) * BLOCK);
+                let part: f64 = inner.map(|at| a[row * k + at] * b[at * n + column]).sum();
+                *sum += part as f32 * (rows[row * deep + block] * blocks[block * wide + column / BLOCK]) as f32;
+            }
+        }
+        y.store(memory, &out.into_iter().map(f64::from).collect::<Vec<_>>())
+    })
 }
 
 fn quant_matmul_v4(arguments: &Arguments) -> Planned {

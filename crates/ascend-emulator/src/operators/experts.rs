@@ -1,6 +1,6 @@
 //! Routing, grouped products and the activation between them.
 
-use crate::elements::{BF16, F16, F32, I8, I32, I64, Tensor};
+use crate::elements::{BF16, F16, F32, I4, I8, I32, I64, Tensor, U64};
 use crate::operators::rows::quantise_row;
 use crate::signature::{Arguments, Planned, expect, kernel, operators};
 
@@ -82,12 +82,22 @@ fn init_routing(arguments: &Arguments) -> Planned {
 }
 
 /// groupType 0 with one tensor in each list: rows of x by group times that group's matrix.
-fn grouped_matmul(arguments: &Arguments) -> Planned {
-    arguments.absent(&[2, 4, 5, 6, 9, 10, 11])?;
+fn grouped_matmul(arguments: &Arguments, output: usize, weight_layout: bool) -> Planned {
+    arguments.absent(&[4, 5, 6, 9, 10, 11])?;
     let one = |index: usize| {
         <[Tensor; 1]>::try_from(arguments.list(index)).map_err(|_| format!("list {index} must hold one tensor"))
     };
-    let ([x], [weight], [y], groups) = (one(0)?, one(1)?, one(17)?, arguments.tensor(8)?);
+    let ([x], [weight], [y], groups) = (one(0)?, one(1)?, one(output)?, arguments.tensor(8)?);
+    let four_bits = weight.dtype == I4;
+    let bias = if four_bits { Some(one(2)?) } else { None };
+    expect(
+        four_bits || arguments.list(2).is_empty(),
+        "bias belongs to int4 weights in the emulated forms",
+    )?;
+    expect(
+        !weight_layout || weight.is_weight_layout(),
+        "weight must have the format of this operator",
+    )?;
     let quantised = x.dtype == I8;
     let scales = if quantised { Some((one(3)?, one(7)?)) } else { None };
     expect(
@@ -103,8 +113,8 @@ fn grouped_matmul(arguments: &Arguments) -> Planned {
         "groupListType must be 0 (ends) or 1 (counts)",
     )?;
     expect(
-        [I8, BF16, F16, F32].contains(&x.dtype) && weight.dtype == x.dtype,
-        "x and weight must be of one type: int8 or float",
+        [I8, BF16, F16, F32].contains(&x.dtype) && (weight.dtype == x.dtype || x.dtype == I8 && four_bits),
+        "x and weight must be of one type, int8 or float, or int8 and int4",
     )?;
     expect(
         !quantised || y.dtype == BF16 || y.dtype == F16,
@@ -125,6 +135,16 @@ fn grouped_matmul(arguments: &Arguments) -> Planned {
             scale.dims == [experts, n] && token_scale.count() == m,
             "scale must be [experts, n], perTokenScale [m]",
         )?;
+        expect(
+            (scale.dtype == U64) == four_bits,
+            "the scale of int4 weights is uint64 with the bits of a float, of int8 weights float or bf16",
+        )?;
+    }
+    if let Some([bias]) = &bias {
+        expect(
+            bias.dims == [experts, n] && bias.dtype == F32,
+            "bias must be float [experts, n]: 8 times the sum of each column's scaled weights",
+        )?;
     }
     let ends_given = arguments.integer(14) == 0;
     kernel(move |memory| {
@@ -133,6 +153,9 @@ fn grouped_matmul(arguments: &Arguments) -> Planned {
             Some(([scale], [token_scale])) => Some((scale.load(memory)?, token_scale.load(memory)?)),
             None => None,
         };
+        let bias = bias.as_ref().map(|[bias]| bias.load(memory)).transpose()?;
+        // With int4 the products are of x - 8, which the bias makes good.
+        let shift = if four_bits { 8.0 } else { 0.0 };
         let (mut out, mut end) = (Vec::new(), 0);
         for (expert, &number) in groups.iter().enumerate() {
             let start = end;
@@ -146,11 +169,12 @@ fn grouped_matmul(arguments: &Arguments) -> Planned {
             }
             for row in start..end {
                 for column in 0..n {
-                    let product = |inner: usize| a[row * k + inner] * b[(expert * k + inner) * n + column];
+                    let product = |inner: usize| (a[row * k + inner] - shift) * b[(expert * k + inner) * n + column];
                     out.push(match &scales {
                         Some((scale, token_scale)) => {
                             let sum = (0..k).map(product).sum::<f64>() as f32;
-                            f64::from(sum * scale[expert * n + column] as f32 * token_scale[row] as f32)
+                            let added = bias.as_ref().map_or(0.0, |bias| bias[expert * n + column] as f32);
+                            f64::from((sum * scale[expert * n + column] as f32 + added) * token_scale[row] as f32)
                         }
                         None => f64::from((0..k).fold(0_f32, |sum, inner| sum + product(inner) as f32)),
                     });
@@ -277,7 +301,14 @@ operators! {
         anti_offset: optional_list, token_scale: optional_list, groups: input, activation: optional_list,
         activation_scale: optional_list, activation_offset: optional_list, split: int64, kind: int64, list_kind: int64,
         act: int64, tuning: array, out: output_list, feature: optional_output_list, dynamic: optional_output_list
-    ) => grouped_matmul;
+    ) => |a| grouped_matmul(a, 17, false);
+    aclnnGroupedMatmulWeightNz aclnnGroupedMatmulWeightNzGetWorkspaceSize(
+        x: list, weight: list, bias: optional_list, scale: optional_list, offset: optional_list, anti_scale: optional_list,
+        anti_offset: optional_list, token_scale: optional_list, groups: input, activation: optional_list,
+        activation_scale: optional_list, activation_offset: optional_list, split: int64, kind: int64, list_kind: int64,
+        act: int64, tuning: array, group_size: int64, out: output_list, feature: optional_output_list,
+        dynamic: optional_output_list
+    ) => |a| grouped_matmul(a, 18, true);
     aclnnDequantSwigluQuantV2 aclnnDequantSwigluQuantV2GetWorkspaceSize(
         x: input, weight_scale: optional, activation_scale: optional, bias: optional, quant_scale: optional,
         quant_offset: optional, groups: optional, left: flag, quant: text, dtype: int64, round: text, axis: int64,
