@@ -115,11 +115,37 @@ fn metadata(arguments: &Arguments) -> Planned {
         (arguments.integer(26) != 0) == entries.is_some(),
         "hasCmpKv and sequsedCmpKv belong together",
     )?;
+    write_fingerprint(ratio, starts, window, entries, None, y)
+}
+
+/// The custom package's form, which knows the lengths alone.
+fn custom_metadata(arguments: &Arguments) -> Planned {
+    let (starts, lengths, y) = (arguments.tensor(0)?, arguments.tensor(4)?, arguments.tensor(22)?);
+    let ratio = arguments.integer(13);
+    expect([1, 4, 128].contains(&ratio), "cmp_ratio must be 1, 4 or 128")?;
+    expect(
+        y.dtype == I32 && y.dims == [METADATA_WORDS],
+        "metadata must be int32 [1024]",
+    )?;
+    let compressed = (arguments.integer(21) != 0).then_some(ratio as f64);
+    write_fingerprint(ratio as f64, starts, lengths, None, compressed, y)
+}
+
+fn write_fingerprint(
+    ratio: f64,
+    starts: Tensor,
+    window: Tensor,
+    entries: Option<Tensor>,
+    from_lengths: Option<f64>,
+    y: Tensor,
+) -> Planned {
     kernel(move |memory| {
         let (starts, window) = (starts.load(memory)?, window.load(memory)?);
-        let entries = entries
-            .as_ref()
-            .map_or(Ok(Vec::new()), |entries| entries.load(memory))?;
+        let entries = match (&entries, from_lengths) {
+            (Some(entries), _) => entries.load(memory)?,
+            (None, Some(ratio)) => window.iter().map(|length| (length / ratio).floor()).collect(),
+            (None, None) => Vec::new(),
+        };
         let mut words = vec![0.0; METADATA_WORDS];
         words[..5].copy_from_slice(&fingerprint(ratio, &starts, &window, &entries));
         y.store(memory, &words)
@@ -130,7 +156,8 @@ fn metadata(arguments: &Arguments) -> Planned {
 struct Attention {
     q: Tensor,
     window: (Tensor, Tensor),
-    compressed: Option<(Tensor, Tensor, Tensor)>,
+    /// Cache, block table, and entries of each sequence: without, each full window of the length is one.
+    compressed: Option<(Tensor, Tensor, Option<Tensor>)>,
     chosen: Option<Tensor>,
     residual: Option<Tensor>,
     starts: Tensor,
@@ -142,47 +169,60 @@ struct Attention {
     out: Tensor,
 }
 
+fn check_heads(arguments: &Arguments, q: &Tensor, out: &Tensor) -> Result<(), Refusal> {
+    expect(
+        q.dims.len() == 3 && q.width() == 512 && out.dims == q.dims && out.dtype == q.dtype,
+        "q and attnOut must be [T, H, 512]",
+    )?;
+    expect(
+        arguments.arch == 2201 || q.dims[1] > 1,
+        "this chip does not take one head",
+    )
+}
+
+fn check_chosen(q: &Tensor, chosen: &Option<Tensor>) -> Result<(), Refusal> {
+    if let Some(chosen) = chosen {
+        let fits = chosen.dims.len() == 3 && chosen.dims[..2] == [q.dims[0], 1] && chosen.dtype == I32;
+        expect(
+            fits && [512, 1024].contains(&chosen.width()),
+            "cmpSparseIndices must be int32 [T, 1, 512 or 1024]",
+        )?;
+    }
+    Ok(())
+}
+
+fn check_lengths(q: &Tensor, starts: &Tensor, lengths: &Tensor, sinks: &Tensor) -> Result<(), Refusal> {
+    expect(starts.dtype == I32 && lengths.dtype == I32, "lengths must be int32")?;
+    expect(
+        starts.count() == lengths.count() + 1,
+        "cuSeqlensQ must have one number more than sequsedOriKv",
+    )?;
+    expect(
+        sinks.dtype == F32 && sinks.dims == [q.dims[1]],
+        "sinks must be float [H]",
+    )
+}
+
 impl Attention {
     fn checked(arguments: &Arguments) -> Result<Self, Refusal> {
         arguments.absent(&[3, 8, 9, 10, 14, 15])?;
         arguments.types(0, &[BF16, F16])?;
         check_modes(arguments, 19)?;
         let (q, out) = (arguments.tensor(0)?, arguments.tensor(28)?);
-        expect(
-            q.dims.len() == 3 && q.width() == 512 && out.dims == q.dims && out.dtype == q.dtype,
-            "q and attnOut must be [T, H, 512]",
-        )?;
-        expect(
-            arguments.arch == 2201 || q.dims[1] > 1,
-            "this chip does not take one head",
-        )?;
+        check_heads(arguments, &q, &out)?;
         let window = (arguments.tensor(1)?, arguments.tensor(5)?);
         check_pages(arguments, &window.0, &window.1, 512)?;
         let compressed = match arguments.optional(2) {
-            Some(cache) => Some((cache, arguments.tensor(6)?, arguments.tensor(12)?)),
+            Some(cache) => Some((cache, arguments.tensor(6)?, Some(arguments.tensor(12)?))),
             None => None,
         };
         if let Some((cache, table, _)) = &compressed {
             check_pages(arguments, cache, table, 512)?;
         }
         let chosen = arguments.optional(4);
-        if let Some(chosen) = &chosen {
-            let fits = chosen.dims.len() == 3 && chosen.dims[..2] == [q.dims[0], 1] && chosen.dtype == I32;
-            expect(
-                fits && [512, 1024].contains(&chosen.width()),
-                "cmpSparseIndices must be int32 [T, 1, 512 or 1024]",
-            )?;
-        }
+        check_chosen(&q, &chosen)?;
         let (starts, lengths, sinks) = (arguments.tensor(7)?, arguments.tensor(11)?, arguments.tensor(16)?);
-        expect(starts.dtype == I32 && lengths.dtype == I32, "lengths must be int32")?;
-        expect(
-            starts.count() == lengths.count() + 1,
-            "cuSeqlensQ must have one number more than sequsedOriKv",
-        )?;
-        expect(
-            sinks.dtype == F32 && sinks.dims == [q.dims[1]],
-            "sinks must be float [H]",
-        )?;
+        check_lengths(&q, &starts, &lengths, &sinks)?;
         let (residual, metadata) = (arguments.optional(13), arguments.optional(17));
         let (scale, ratio) = (arguments.real(18), arguments.real(19));
         Ok(Self {
@@ -201,19 +241,77 @@ impl Attention {
         })
     }
 
+    /// The custom package's form: entries follow from the lengths, strides of 0 are the caches' own.
+    fn checked_custom(arguments: &Arguments) -> Result<Self, Refusal> {
+        arguments.absent(&[3, 8, 9, 10])?;
+        arguments.types(0, &[BF16, F16])?;
+        let ratio = arguments.integer(15);
+        expect([1, 4, 128].contains(&ratio), "cmp_ratio must be 1, 4 or 128")?;
+        let modes = [16, 17, 20, 21].map(|index| arguments.integer(index));
+        expect(
+            modes == [4, 3, 127, 0],
+            "mask modes must be 4 and 3, the window 127 and 0",
+        )?;
+        expect(
+            arguments.text(22) == "TND" && arguments.text(23).starts_with("PA_"),
+            "layouts TND and PA_* are emulated",
+        )?;
+        let (q, out) = (arguments.tensor(0)?, arguments.tensor(25)?);
+        check_heads(arguments, &q, &out)?;
+        let window = (arguments.tensor(1)?, arguments.tensor(5)?);
+        check_pages(arguments, &window.0, &window.1, 512)?;
+        let compressed = match arguments.optional(2) {
+            Some(cache) => Some((cache, arguments.tensor(6)?, None)),
+            None => None,
+        };
+        if let Some((cache, table, _)) = &compressed {
+            check_pages(arguments, cache, table, 512)?;
+        }
+        for (index, cache) in [(18, Some(&window.0)), (19, compressed.as_ref().map(|found| &found.0))] {
+            let stride = cache.map_or(0, |cache| cache.strides[0] as i64);
+            expect(
+                [0, stride].contains(&arguments.integer(index)),
+                "a cache's stride must be 0 or that of its blocks",
+            )?;
+        }
+        let chosen = arguments.optional(4);
+        check_chosen(&q, &chosen)?;
+        let (starts, lengths, sinks) = (arguments.tensor(7)?, arguments.tensor(11)?, arguments.tensor(12)?);
+        check_lengths(&q, &starts, &lengths, &sinks)?;
+        Ok(Self {
+            q,
+            window,
+            compressed,
+            chosen,
+            residual: None,
+            starts,
+            lengths,
+            sinks,
+            metadata: arguments.optional(13),
+            scale: arguments.real(14),
+            ratio: ratio as f64,
+            out,
+        })
+    }
+
     fn run(&self, memory: &mut Memory) -> Result<(), String> {
         let (q, sinks) = (self.q.load(memory)?, self.sinks.load(memory)?);
         let (starts, lengths) = (self.starts.load(memory)?, self.lengths.load(memory)?);
         let window = Pages::load(memory, &self.window.0, &self.window.1)?;
-        let compressed = match &self.compressed {
-            Some((cache, table, entries)) => Some((Pages::load(memory, cache, table)?, entries.load(memory)?)),
-            None => None,
-        };
-        let residual = self
+        let mut residual = self
             .residual
             .as_ref()
             .map(|residual| residual.load(memory))
             .transpose()?;
+        let compressed = match &self.compressed {
+            Some((cache, table, Some(entries))) => Some((Pages::load(memory, cache, table)?, entries.load(memory)?)),
+            Some((cache, table, None)) => {
+                residual = Some(lengths.iter().map(|length| length % self.ratio).collect());
+                let entries = lengths.iter().map(|length| (length / self.ratio).floor()).collect();
+                Some((Pages::load(memory, cache, table)?, entries))
+            }
+            None => None,
+        };
         let chosen = self.chosen.as_ref().map(|chosen| chosen.load(memory)).transpose()?;
         if let Some(metadata) = &self.metadata {
             let entries = compressed.as_ref().map_or(&[][..], |(_, entries)| entries);
@@ -275,6 +373,11 @@ fn attend(q: &[f64], keys: &[&[f64]], sink: f64, scale: f64, out: &mut [f64]) {
     out.iter_mut().for_each(|value| *value /= sum);
 }
 
+fn custom_attention(arguments: &Arguments) -> Planned {
+    let attention = Attention::checked_custom(arguments)?;
+    kernel(move |memory| attention.run(memory))
+}
+
 fn attention(arguments: &Arguments) -> Planned {
     let attention = Attention::checked(arguments)?;
     kernel(move |memory| attention.run(memory))
@@ -282,7 +385,7 @@ fn attention(arguments: &Arguments) -> Planned {
 
 /// For each query the entries with the largest Σ w · max(0, q · k), lower index first among equals, then -1.
 fn indexer(arguments: &Arguments) -> Planned {
-    arguments.absent(&[4, 5, 9, 10])?;
+    arguments.absent(&[4, 5, 9])?;
     let (q, cache, weights) = (arguments.tensor(0)?, arguments.tensor(1)?, arguments.tensor(2)?);
     let (starts, entries, residual) = (arguments.tensor(3)?, arguments.tensor(6)?, arguments.optional(7));
     let (table, y) = (arguments.tensor(8)?, arguments.tensor(18)?);
@@ -294,7 +397,13 @@ fn indexer(arguments: &Arguments) -> Planned {
     )?;
     check_pages(arguments, &cache, &table, 128)?;
     expect(cache.dims[1] <= 1024, "block sizes must not exceed 1024")?;
-    let (topk, ratio) = (arguments.integer(11), arguments.real(16));
+    let (topk, ratio, metadata) = (arguments.integer(11), arguments.real(16), arguments.optional(10));
+    expect(
+        metadata
+            .as_ref()
+            .is_none_or(|metadata| metadata.dims == [METADATA_WORDS] && metadata.dtype == I32),
+        "metadata must be int32 [1024]",
+    )?;
     expect([512, 1024].contains(&topk), "topk must be 512 or 1024")?;
     expect(
         arguments.integer(15) == 3 && [1.0, 4.0, 128.0].contains(&ratio),
@@ -317,6 +426,11 @@ fn indexer(arguments: &Arguments) -> Planned {
         let (values, weights, heads) = (q.load(memory)?, weights.load(memory)?, q.dims[1]);
         let (starts, entries) = (starts.load(memory)?, entries.load(memory)?);
         let residual = residual.as_ref().map(|residual| residual.load(memory)).transpose()?;
+        if let Some(metadata) = &metadata
+            && metadata.load(memory)?[..5] != fingerprint(ratio, &starts, &entries, &[])
+        {
+            return Err("the metadata was made for other lengths or another ratio".to_owned());
+        }
         let pages = Pages::load(memory, &cache, &table)?;
         let mut out = vec![-1.0; y.count()];
         for (sequence, &entries) in entries.iter().enumerate() {
@@ -342,6 +456,15 @@ fn indexer(arguments: &Arguments) -> Planned {
         }
         y.store(memory, &out)
     })
+}
+
+fn indexer_metadata(arguments: &Arguments) -> Planned {
+    let (starts, entries, y) = (arguments.tensor(0)?, arguments.tensor(3)?, arguments.tensor(16)?);
+    expect(
+        y.dtype == I32 && y.dims == [METADATA_WORDS],
+        "metadata must be int32 [1024]",
+    )?;
+    write_fingerprint(arguments.real(15), starts, entries, None, None, y)
 }
 
 /// Mode 1: neighbours 2i and 2i + 1 of a slice of the last axis are rotated; the tables hold every value twice.
@@ -432,6 +555,27 @@ operators! {
         residual: optional, table: optional, offset: optional, meta: optional, topk: int64, most_q: int64, layout_q: text,
         layout_k: text, mask: int64, ratio: int64, returns_values: int64, indices: output, values: optional_output
     ) => indexer;
+    aclnnLightningIndexerV2Metadata aclnnLightningIndexerV2MetadataGetWorkspaceSize(
+        starts: optional, starts_k: optional, used_q: optional, entries: optional, residual: optional, heads: int64,
+        heads_k: int64, width: int64, topk: int64, batch: int64, most_q: int64, most_k: int64, layout_q: text,
+        layout_k: text, mask: int64, ratio: int64, out: output
+    ) => indexer_metadata;
+    custom_aclnnSparseAttnSharedkv custom_aclnnSparseAttnSharedkvGetWorkspaceSize(
+        q: input, window: optional, compressed: optional, window_indices: optional, chosen: optional,
+        window_table: optional, table: optional, starts: optional, starts_window: optional, starts_compressed: optional,
+        used_q: optional, lengths: optional, sinks: optional, meta: optional, scale: real, ratio: int64,
+        window_mask: int64, mask: int64, window_stride: int64, stride: int64, left: int64, right: int64,
+        layout_q: text, layout_kv: text, returns_lse: flag, out: output, lse: optional_output
+    ) => custom_attention;
+    custom_aclnnSparseAttnSharedkvMetadata custom_aclnnSparseAttnSharedkvMetadataGetWorkspaceSize(
+        starts: optional, starts_window: optional, starts_compressed: optional, used_q: optional, lengths: optional,
+        heads: int64, kv_heads: int64, width: int64, batch: int64, most_q: int64, most_kv: int64, window_topk: int64,
+        topk: int64, ratio: int64, window_mask: int64, mask: int64, left: int64, right: int64, layout_q: text,
+        layout_kv: text, has_window: flag, has_compressed: flag, out: output
+    ) => custom_metadata;
+    custom_aclnnInplacePartialRotaryMul custom_aclnnInplacePartialRotaryMulGetWorkspaceSize(
+        x: in_place, cos: input, sin: input, mode: int64, range: array
+    ) => rotate;
     aclnnInplacePartialRotaryMul aclnnInplacePartialRotaryMulGetWorkspaceSize(
         x: in_place, cos: input, sin: input, mode: int64, range: array
     ) => rotate;

@@ -35,24 +35,32 @@ fn sinkhorn(mixes: &[f64], epsilon: f64) -> [[f64; STREAMS]; STREAMS] {
     matrix
 }
 
-fn pre(arguments: &Arguments) -> Planned {
+fn mainline_pre(arguments: &Arguments) -> Planned {
+    arguments.absent(&[12, 13, 14, 15, 16])?;
+    expect(arguments.integer(8) == 0, "needBackward is not emulated")?;
+    pre(arguments, 9)
+}
+
+fn pre(arguments: &Arguments, outputs: usize) -> Planned {
     arguments.types(0, &[BF16, F16])?;
-    for index in [1, 2, 3, 10, 11] {
+    for index in [1, 2, 3, outputs + 1, outputs + 2] {
         arguments.types(index, &[F32])?;
     }
-    arguments.absent(&[12, 13, 14, 15, 16])?;
     let [x, phi, alpha, bias] = [
         arguments.tensor(0)?,
         arguments.tensor(1)?,
         arguments.tensor(2)?,
         arguments.tensor(3)?,
     ];
-    let [hin, post, residual] = [arguments.tensor(9)?, arguments.tensor(10)?, arguments.tensor(11)?];
+    let [hin, post, residual] = [
+        arguments.tensor(outputs)?,
+        arguments.tensor(outputs + 1)?,
+        arguments.tensor(outputs + 2)?,
+    ];
     expect(
         arguments.integer(4) == 4 && arguments.integer(5) == ITERATIONS,
         "hcMult must be 4 and numIters 20",
     )?;
-    expect(arguments.integer(8) == 0, "needBackward is not emulated")?;
     let rank = x.dims.len();
     expect(rank >= 3 && x.dims[rank - 2] == STREAMS, "x must be [.., 4, d]")?;
     let (width, tokens) = (x.width(), x.count() / (STREAMS * x.width()).max(1));
@@ -99,12 +107,17 @@ fn pre(arguments: &Arguments) -> Planned {
 }
 
 /// out[j] = Σᵢ hRes[i][j] · x[i] + hPost[j] · hOut.
-fn post(arguments: &Arguments) -> Planned {
-    arguments.types(0, &[BF16, F16, F32])?;
-    arguments.types(1, &[F32])?;
-    arguments.types(3, &[F32])?;
-    let [x, residual, block] = [arguments.tensor(0)?, arguments.tensor(1)?, arguments.tensor(2)?];
-    let (post, y) = (arguments.tensor(3)?, arguments.tensor(4)?);
+fn post(arguments: &Arguments, order: [usize; 4]) -> Planned {
+    let [x, residual, block, post] = order;
+    arguments.types(x, &[BF16, F16, F32])?;
+    arguments.types(residual, &[F32])?;
+    arguments.types(post, &[F32])?;
+    let [x, residual, block] = [
+        arguments.tensor(x)?,
+        arguments.tensor(residual)?,
+        arguments.tensor(block)?,
+    ];
+    let (post, y) = (arguments.tensor(post)?, arguments.tensor(4)?);
     let rank = x.dims.len();
     expect(
         rank >= 3 && x.dims[rank - 2] == STREAMS && y.dims == x.dims && y.dtype == x.dtype,
@@ -138,6 +151,14 @@ operators! {
         x: input, phi: input, alpha: input, bias: input, streams: int64, iterations: int64, epsilon: real,
         norm_epsilon: real, backward: flag, hin: output, post_out: output, residual: output, pre_out: optional_output,
         before: optional_output, rms: optional_output, sums: optional_output, norms: optional_output
-    ) => pre;
-    aclnnMhcPost aclnnMhcPostGetWorkspaceSize(x: input, residual: input, block: input, post_in: input, out: output) => post;
+    ) => mainline_pre;
+    aclnnMhcPost aclnnMhcPostGetWorkspaceSize(x: input, residual: input, block: input, post_in: input, out: output)
+        => |a| post(a, [0, 1, 2, 3]);
+    custom_aclnnHcPre custom_aclnnHcPreGetWorkspaceSize(
+        x: input, phi: input, alpha: input, bias: input, streams: int64, iterations: int64, epsilon: real,
+        norm_epsilon: real, hin: output, post_out: output, residual: output
+    ) => |a| pre(a, 8);
+    custom_aclnnHcPost custom_aclnnHcPostGetWorkspaceSize(
+        block: input, x: input, post_in: input, residual: input, out: output
+    ) => |a| post(a, [1, 3, 0, 2]);
 }
