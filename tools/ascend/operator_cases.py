@@ -75,9 +75,37 @@ def listed(*x):
     return {"list": list(x)}
 
 
-def call(operator, *arguments, chip="910B3", library=""):
-    case = {"operator": operator, "chip": chip, "arguments": arguments}
-    print(json.dumps(case | ({"library": library} if library else {}), separators=(",", ":")))
+def called(operator, *arguments):
+    return {"operator": operator, "arguments": arguments}
+
+
+def together(*calls, chip="910B3"):
+    """Calls after each other; tensors of one name share their memory."""
+    print(json.dumps({"chip": chip, "calls": calls}, separators=(",", ":")))
+
+
+def call(operator, *arguments, chip="910B3"):
+    together(called(operator, *arguments), chip=chip)
+
+
+def pattern(t, dims, dtype=None):
+    """The numbers over and over, up to the shape."""
+    size = t.element_size()
+    for dim in dims:
+        size *= dim
+    return given(t, dtype, dims, size=size)
+
+
+def repeated(t, dims):
+    count = 1
+    for dim in dims:
+        count *= dim
+    return t.flatten().repeat(-(-count // t.numel()))[:count].reshape(dims)
+
+
+def room(dims, dtype, size, name):
+    """Memory that a later call reads by its name."""
+    return {"dims": dims, "dtype": dtype, "size": size, "name": name}
 
 
 def quantised(x):
@@ -209,6 +237,172 @@ def experts():
              -1, mode, real(10.0), real(1.0), real(0.0), out(q), out(s, 1e-6), chip=chip)
 
 
+def caches():
+    cache, rows = torch.zeros(2, 16, 1, 4).to(BF16), torch.randn(3, 1, 4).to(BF16)
+    slots = torch.tensor([17, -1, 2], dtype=I32)
+    after = cache.clone().view(32, 1, 4)
+    after[17], after[2] = rows[0], rows[2]
+    after = after.view_as(cache)
+    none = [None] * 5
+    call("aclnnScatterPaKvCache", given(rows), changed(cache, after), given(slots), *none, "Norm", None, None, None)
+    call("aclnnScatterPaKvCache", given(rows), changed(cache, after), given(slots), given(rows), changed(cache, after),
+         None, None, None, None, None, None, None, chip="950PR")
+    pages = torch.randn(3, 4, 1, 2)
+    table, lengths = torch.tensor([[2, 0], [1, -1]], dtype=I32), torch.tensor([5, 2], dtype=I32)
+    want = torch.cat([pages[2], pages[0, :1], pages[1, :2]])
+    empty = torch.zeros_like(want)
+    call("aclnnGatherPaKvCache", given(pages), given(pages + 1), given(table), given(lengths), changed(empty, want),
+         changed(empty, want + 1), None, "Norm", False)
+    x, values = torch.randn(4, 3), torch.randn(3, 3)
+    index = torch.tensor([3, 1, 3])
+    call("aclnnIndexPutImpl", changed(x, x.clone().index_put((index,), values, accumulate=True), 1e-6), listed(given(index)),
+         given(values), True, False)
+    columns = torch.tensor([0, 2, 1])
+    call("aclnnIndexPutImpl", changed(x, x.clone().index_put((index, columns), values[0])),
+         listed(given(index), given(columns)), given(values[0]), False, False)
+
+
+def norms():
+    a, b = torch.randn(3, 8).to(BF16), torch.randn(3, 8).to(BF16)
+    gamma, smooth, beta = torch.randn(8).to(BF16), torch.rand(8).to(BF16), torch.randn(8).to(BF16)
+    total = a + b
+    rstd = (total.double().square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    y = total.double() * rstd * gamma.double()
+    call("aclnnAddRmsNorm", given(a), given(b), given(gamma), real(1e-6), out(y.to(BF16), 2**-8), out(rstd.float(), 1e-6),
+         out(total))
+    q, scale = quantised(y)
+    call("aclnnAddRmsNormDynamicQuantV2", given(a), given(b), given(gamma), None, None, None, real(1e-6), None, out(q), None,
+         out(total), out(scale, 1e-6), None)
+    q, scale = quantised((y + beta.double()) * smooth.double())
+    call("aclnnRmsNormDynamicQuant", given(total), given(gamma), given(smooth), given(beta), real(1e-6), 2, out(q),
+         out(scale, 1e-6))
+    call("custom_aclnnRmsNormDynamicQuant", given(total), given(gamma), given(smooth), None, given(beta), real(1e-6), None, 2,
+         out(q), None, out(scale, 1e-6), None)
+    numbers = torch.tensor([3, 0, 3, 1], dtype=I32)
+    call("aclnnBincount", given(numbers), None, 6, out(numbers.bincount(minlength=6)))
+    weights = torch.randn(4)
+    call("aclnnBincount", given(numbers), given(weights), 5, out(numbers.bincount(weights, minlength=5), 1e-6))
+    w = torch.randint(-128, 128, (32, 64)).to(I8)
+    nz = tiled(w)
+    call("aclnnNpuFormatCast", given(w), {key: nz[key] for key in nz if key != "bytes"} | {"expected": nz["bytes"]})
+
+
+def blocks():
+    k, n = 512, 256
+    x, line = torch.randint(-128, 128, (2, k)).to(I8), torch.randint(-128, 128, (509,)).to(I8)
+    w = repeated(line, (n, k))
+    s1, s2 = torch.rand(2, k // 128) / 100, torch.rand(n // 128, k // 128) / 100
+    scaled = x.double() * s1.double().repeat_interleave(128, 1)
+    y = scaled @ (w.double() * s2.double().repeat_interleave(128, 0).repeat_interleave(128, 1)).T
+    call("aclnnQuantMatmulV5", given(x), pattern(line, [n, k]), given(s1), given(s2), None, None, None, None, None, False, True,
+         (1 << 32) | (128 << 16) | 128, out(y.to(BF16), 2**-7))
+    m, k, n, e = 4, 32, 64, 2
+    counts = torch.tensor([3, 1])
+    owner = torch.repeat_interleave(torch.arange(e), counts)
+    x, scale, token = torch.randint(-128, 128, (m, k)).to(I8), torch.rand(e, n) / 100, torch.rand(m) / 100
+    w = torch.randint(-128, 128, (e, k, n)).to(I8)
+    y = torch.einsum("mk,mkn->mn", x.double(), w[owner].double()) * scale[owner].double() * token.double()[:, None]
+    call("aclnnGroupedMatmulWeightNz", listed(given(x)), listed(tiled(w)), None, listed(given(scale)), None, None, None,
+         listed(given(token)), given(counts), None, None, None, 3, 0, 1, 0, None, 0, listed(out(y.to(BF16), 2**-7)), None, None)
+    w = torch.randint(-8, 8, (e, k, n))
+    y = torch.einsum("mk,mkn->mn", x.double(), w[owner].double()) * scale[owner].double() * token.double()[:, None]
+    pairs = (w[..., ::2] & 15 | (w[..., 1::2] & 15) << 4).to(torch.uint8)
+    packed = scale.view(torch.int32).to(I64) & 0xFFFFFFFF
+    bias = (8 * (w.double() * scale.double()[:, None]).sum(1)).float()
+    call("aclnnGroupedMatmulV5", listed(given(x)), listed(given(pairs, INT4, [e, k, n])), listed(given(bias)),
+         listed(given(packed, 10)), None, None, None, listed(given(token)), given(counts), None, None, None, 3, 0, 1, 0, None,
+         listed(out(y.to(BF16), 2**-7)), None, None)
+
+
+def gates():
+    x, bias = torch.randn(3, 8), torch.randn(8)
+    chosen = x.double().softmax(-1).topk(2)
+    call("aclnnMoeGatingTopK", given(x), None, 2, 1, 1, 0, 0, 0, False, real(2.0), real(1e-20),
+         out((2 * chosen.values).float(), 1e-6), out(chosen.indices.to(I32)), None)
+    scores = x.double().sigmoid()
+    biased = (scores + bias.double()).view(3, 4, 2)
+    kept = biased.topk(2).values.sum(-1).topk(2).indices
+    mask = torch.zeros(3, 4, dtype=torch.bool).scatter(1, kept, True).repeat_interleave(2, 1)
+    places = biased.view(3, 8).masked_fill(~mask, -torch.inf).topk(3).indices
+    weights = scores.gather(1, places)
+    weights = 2.5 * weights / weights.sum(-1, keepdim=True)
+    call("aclnnMoeGatingTopK", given(x), given(bias), 3, 2, 4, 1, 0, 1, True, real(2.5), real(1e-20),
+         out(weights.float(), 1e-6), out(places.to(I32)), out(scores.float(), 1e-6))
+    scores = F.softplus(x.double()).sqrt()
+    ids, table = torch.tensor([1, 0, 1], dtype=I32), torch.tensor([[7, 2], [0, 5]], dtype=I32)
+    for by_table in [False, True]:
+        places = table[ids].to(I64) if by_table else (scores + bias.double()).topk(2).indices
+        weights = scores.gather(1, places)
+        weights = 1.5 * weights / weights.sum(-1, keepdim=True)
+        call("custom_aclnnMoeGatingTopKHash", given(x), None if by_table else given(bias), *([given(ids), given(table)] if by_table
+             else [None, None]), 2, 1, 1, real(1.5), real(1e-20), 0, 0, 2, False, out(weights.float(), 1e-6),
+             out(places.to(I32)), None)
+
+
+def streams():
+    x, phi = torch.randn(2, 4, 8).to(BF16), torch.randn(24, 32) / 4
+    alpha, bias, block = torch.rand(3), torch.randn(24), torch.randn(2, 8).to(BF16)
+    flat = x.double().flatten(1)
+    mixes = (flat @ phi.double().T) * (flat.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    mixes = mixes * alpha.double().repeat_interleave(torch.tensor([4, 4, 16])) + bias.double()
+    pre, post = mixes[:, :4].sigmoid() + 1e-6, 2 * mixes[:, 4:8].sigmoid()
+    matrix = mixes[:, 8:].view(2, 4, 4).softmax(-1) + 1e-6
+    matrix = matrix / (matrix.sum(1, keepdim=True) + 1e-6)
+    for _ in range(19):
+        matrix = matrix / (matrix.sum(2, keepdim=True) + 1e-6)
+        matrix = matrix / (matrix.sum(1, keepdim=True) + 1e-6)
+    hidden = (pre[..., None] * x.double()).sum(1)
+    call("custom_aclnnHcPre", given(x), given(phi), given(alpha), given(bias), 4, 20, real(1e-6), real(1e-6),
+         out(hidden.to(BF16), 2**-7), out(post.float(), 1e-5), out(matrix.float(), 1e-5))
+    call("aclnnMhcPreSinkhorn", given(x), given(phi), given(alpha), given(bias), 4, 20, real(1e-6), real(1e-6), False,
+         out(hidden.to(BF16), 2**-7), out(post.float(), 1e-5), out(matrix.float(), 1e-5), None, None, None, None, None)
+    post, matrix = post.float(), matrix.float()
+    mixed = torch.einsum("tij,tid->tjd", matrix.double(), x.double()) + post.double()[..., None] * block.double()[:, None]
+    call("custom_aclnnHcPost", given(block), given(x), given(post), given(matrix), out(mixed.to(BF16), 2**-7))
+    x = torch.randn(2, 1, 3, 8)
+    angle = torch.randn(2, 2).repeat_interleave(2, -1)
+    pair = torch.stack([-x[..., 5:8:2], x[..., 4:7:2]], -1).flatten(-2)
+    turned = torch.cat([x[..., :4], x[..., 4:] * angle.cos()[:, None, None] + pair * angle.sin()[:, None, None]], -1)
+    table = [given(t.view(2, 1, 1, 4)) for t in (angle.cos(), angle.sin())]
+    call("custom_aclnnInplacePartialRotaryMul", changed(x, turned, 1e-6), *table, 1, array(4, 8))
+
+
+def attention():
+    q, line, sinks = torch.randn(2, 2, 512).to(BF16), torch.randn(1021).to(BF16), torch.randn(2)
+    window = repeated(line, (2, 16, 512)).double().view(32, 512)
+    cached = repeated(line.flip(0), (1, 16, 512)).double().view(16, 512)
+    starts, lengths = torch.tensor([0, 2], dtype=I32), torch.tensor([19], dtype=I32)
+    tables = torch.tensor([[1, 0]], dtype=I32), torch.tensor([[0]], dtype=I32)
+    results = []
+    for token, position in enumerate([17, 18]):
+        own = torch.cat([window[16:], window[:16]])[: position + 1]
+        keys = torch.cat([own, cached[: (position + 1) // 4]])
+        scores = torch.cat([q[token].double() @ keys.T * 512**-0.5, sinks.double()[:, None]], -1)
+        results.append(scores.softmax(-1)[:, :-1] @ keys)
+    metadata = room([1024], 3, 4096, "metadata")
+    page = pattern(line, [2, 16, 1, 512]), pattern(line.flip(0), [1, 16, 1, 512])
+    together(
+        called("custom_aclnnSparseAttnSharedkvMetadata", given(starts), None, None, None, given(lengths), 2, 1, 512, 1, 2, 19, 0,
+               0, 4, 4, 3, 127, 0, "TND", "PA_ND", True, True, metadata),
+        called("custom_aclnnSparseAttnSharedkv", given(q), *page, None, None, given(tables[0]), given(tables[1]), given(starts),
+               None, None, None, given(lengths), given(sinks), metadata, real(512**-0.5), 4, 4, 3, 0, 0, 127, 0, "TND", "PA_ND",
+               False, out(torch.stack(results).to(BF16), 2**-6), None))
+    q, line, weights = torch.randn(2, 4, 128).to(BF16), torch.randn(1021).to(BF16), torch.rand(2, 4)
+    keys = repeated(line, (1, 16, 1, 128)).double().view(16, 128)
+    entries, residual = torch.tensor([9], dtype=I32), torch.tensor([1], dtype=I32)
+    rows = torch.full((2, 1, 512), -1, dtype=I32)
+    for token, visible in enumerate([9, 9]):
+        scores = (weights[token].double()[:, None] * (q[token].double() @ keys[:visible].T).relu()).sum(0)
+        rows[token, 0, :visible] = scores.sort(descending=True).indices.to(I32)
+    metadata = room([1024], 3, 4096, "metadata")
+    together(
+        called("aclnnLightningIndexerV2Metadata", given(starts), None, None, given(entries), given(residual), 4, 1, 128, 512, 1,
+               2, 9, "TND", "PA_BBND", 3, 4, metadata),
+        called("aclnnLightningIndexerV2", given(q), pattern(line, [1, 16, 1, 128]), given(weights), given(starts), None, None,
+               given(entries), given(residual), given(tables[1]), None, metadata, 512, -1, "TND", "PA_BBND", 3, 4, 0, out(rows),
+               None))
+
+
 if __name__ == "__main__":
-    for part in [elementwise, moves, rows, dense, experts]:
+    for part in [elementwise, moves, rows, dense, experts, caches, norms, blocks, gates, streams, attention]:
         part()

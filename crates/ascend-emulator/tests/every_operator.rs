@@ -5,6 +5,7 @@ mod client;
 
 use client::*;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::null_mut;
 
@@ -80,6 +81,7 @@ struct Call<'a> {
     reals: Vec<f64>,
     texts: Vec<CString>,
     expected: Vec<Expected>,
+    named: &'a mut HashMap<String, Handle>,
 }
 
 impl Call<'_> {
@@ -87,9 +89,22 @@ impl Call<'_> {
         let client = self.client;
         let (dims, dtype) = (numbers(&value["dims"]), value["dtype"].as_i64().unwrap() as i32);
         let wanted = value["expected"].as_str().map(bytes);
-        let address = match value["bytes"].as_str() {
-            Some(hex) => client.upload(&bytes(hex)),
-            None => client.allocate(wanted.as_ref().unwrap().len()),
+        let fresh = || match value["bytes"].as_str() {
+            // A pattern is repeated up to the size.
+            Some(hex) => {
+                let pattern = bytes(hex);
+                let size = value["size"].as_u64().map_or(pattern.len(), |size| size as usize);
+                client.upload(&pattern.into_iter().cycle().take(size).collect::<Vec<u8>>())
+            }
+            None => client.allocate(
+                value["size"]
+                    .as_u64()
+                    .map_or_else(|| wanted.as_ref().unwrap().len(), |size| size as usize),
+            ),
+        };
+        let address = match value["name"].as_str() {
+            Some(name) => *self.named.entry(name.to_owned()).or_insert_with(fresh),
+            None => fresh(),
         };
         if let Some(wanted) = wanted {
             let tolerance = value["tolerance"].as_f64().unwrap_or(0.0);
@@ -153,12 +168,19 @@ impl Call<'_> {
     }
 }
 
-/// The first difference, or the refusal.
+/// The calls of a case one after the other; tensors of one name share their memory.
 fn check(case: &Value) -> Result<(), String> {
-    let operator = case["operator"].as_str().unwrap();
-    let client = Client::new(case["chip"].as_str().unwrap_or("910B3"), &[]);
+    let client = Client::new(case["chip"].as_str().unwrap(), &[]);
+    let mut named = HashMap::new();
+    let mut calls = case["calls"].as_array().unwrap().iter();
+    calls.try_for_each(|call| check_call(&client, call, &mut named))
+}
+
+/// The first difference, or the refusal.
+fn check_call(client: &Client, case: &Value, named: &mut HashMap<String, Handle>) -> Result<(), String> {
     let mut call_ = Call {
-        client: &client,
+        client,
+        named,
         integers: Vec::new(),
         reals: Vec::new(),
         texts: Vec::new(),
@@ -171,8 +193,7 @@ fn check(case: &Value) -> Result<(), String> {
     call_
         .integers
         .extend([&raw mut workspace_bytes as u64, &raw mut executor as u64]);
-    let prefix = case["library"].as_str().unwrap_or_default();
-    let name = format!("{prefix}{operator}");
+    let name = case["operator"].as_str().unwrap();
     let first = client.symbol::<Handle>(&format!("{name}GetWorkspaceSize"));
     let told = |code: i32| {
         if code == 0 {
@@ -182,7 +203,7 @@ fn check(case: &Value) -> Result<(), String> {
         }
     };
     told(call(first, &call_.integers, &call_.reals))?;
-    told(client.launch(&name, executor, client.stream))?;
+    told(client.launch(name, executor, client.stream))?;
     told(client.synchronise(client.stream))?;
     for expected in &call_.expected {
         let held = client.download::<u8>(expected.address, expected.bytes.len());
