@@ -186,7 +186,7 @@ fn a_thread_without_device_and_an_unknown_stream_are_refused() {
         .client
         .symbol::<extern "C" fn(*mut Handle) -> i32>("aclrtCreateStream");
     assert_eq!(std::thread::spawn(move || set(&mut null_mut())).join().unwrap(), 107002);
-    assert_eq!(work.client.launch("aclnnMul", work.executor(), null_mut()), 361001);
+    assert_eq!(work.client.launch("aclnnMul", work.executor(), 7 as Handle), 361001);
     assert_eq!(work.client.synchronise(7 as Handle), 107003);
 }
 
