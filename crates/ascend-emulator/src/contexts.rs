@@ -135,10 +135,24 @@ extern "C" fn aclrtSetDeviceSatMode(mode: i32) -> i32 {
     }
 }
 
-/// Accepted and without effect: the emulator computes the same way each time.
+/// Kept and without effect: the emulator computes the same way each time.
 #[unsafe(no_mangle)]
-extern "C" fn aclrtSetSysParamOpt(_option: i32, _value: i64) -> i32 {
-    OK
+extern "C" fn aclrtSetSysParamOpt(option: i32, value: i64) -> i32 {
+    with(|machine| {
+        machine.options.insert(option, value);
+        OK
+    })
+}
+
+/// # Safety
+/// `value` must point to a number.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn aclrtGetSysParamOpt(option: i32, value: *mut i64) -> i32 {
+    with(|machine| {
+        // SAFETY: the C contract: a pointer to write to.
+        unsafe { *value = machine.options.get(&option).copied().unwrap_or(0) };
+        OK
+    })
 }
 
 /// Accepted and without effect: emulated work cannot hang.

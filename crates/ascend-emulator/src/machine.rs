@@ -94,6 +94,8 @@ pub struct Machine {
     /// Arrays of floats or flags, lists of scalars.
     pub reals: HashMap<usize, Vec<f64>>,
     pub lists: HashMap<usize, Vec<usize>>,
+    /// What `aclrtSetSysParamOpt` set.
+    pub options: HashMap<i32, i64>,
     /// Whether streams run at once instead of as late as possible.
     pub eager: bool,
     pub allocations: u64,
@@ -151,6 +153,7 @@ impl Machine {
             scalars: HashMap::new(),
             arrays: HashMap::new(),
             reals: HashMap::new(),
+            options: HashMap::new(),
             lists: HashMap::new(),
             eager: std::env::var("CACHALOT_ASCEND_EMULATOR_STREAMS").is_ok_and(|mode| mode == "eager"),
             allocations: 0,
