@@ -130,6 +130,8 @@ def elementwise():
     call("aclnnAdd", given(x), given(y[:1]), scalar(0.5), out(torch.add(x, y[:1], alpha=0.5), 1e-6))
     call("aclnnSub", given(x), given(y), scalar(2.0), out(torch.sub(x, y, alpha=2), 1e-6))
     call("aclnnAdds", given(x), scalar(3.0), scalar(0.5), out(torch.add(x, 3.0, alpha=0.5), 1e-6))
+    call("aclnnSubs", given(x), scalar(3.0), scalar(0.5), out(torch.sub(x, 3.0, alpha=0.5), 1e-6))
+    call("aclnnDivs", given(x), scalar(2.0), out(x / 2))
     call("aclnnMul", given(x), given(y[:, :1].contiguous()), out(x * y[:, :1], 1e-6))
     call("aclnnMuls", given(x), scalar(-1.5), out(x * -1.5, 1e-6))
     call("aclnnDiv", given(x), given(positive), out(x / positive, 1e-6))

@@ -20,7 +20,8 @@ pub const E4M3: i32 = 36;
 pub const E8M0: i32 = 37;
 pub const E2M1: i32 = 40;
 
-const ND: i32 = 2;
+/// Formats that name axes and lay them out like ND: NCHW, NHWC, ND, NCDHW, NC, NCL.
+const PLAIN: [i32; 6] = [0, 1, 2, 30, 35, 47];
 const FRACTAL_NZ: i32 = 29;
 
 /// A view as given to `aclCreateTensor`, all counts in elements.
@@ -149,7 +150,7 @@ impl Tensor {
                     self.storage
                 ));
             }
-        } else if self.format != ND && !(0..=3).contains(&self.format) {
+        } else if !PLAIN.contains(&self.format) {
             return Some(format!("format {} is not emulated", self.format));
         }
         (!self.address.is_multiple_of(32)).then(|| "the address is not aligned to 32 bytes".to_owned())

@@ -224,6 +224,15 @@ fn resolve(machine: &mut Machine, raw: &[Raw]) -> Result<Resolved, Refusal> {
             Raw::Tensor(Role::Optional | Role::OptionalOutput | Role::OptionalInPlace, 0)
             | Raw::List(Role::Optional | Role::OptionalOutput, 0) => Value::Absent,
             Raw::Tensor(_, 0) | Raw::List(_, 0) | Raw::Scalar(0) => return Err(null()),
+            // Clients pass a tensor without elements for an argument that is left out.
+            Raw::Tensor(Role::Optional, handle)
+                if machine
+                    .tensors
+                    .get(&handle)
+                    .is_some_and(|tensor| tensor.dims.contains(&0)) =>
+            {
+                Value::Absent
+            }
             Raw::Tensor(role, handle) => {
                 used.push(handle);
                 let tensor = follow(machine, index, handle)?;

@@ -226,9 +226,14 @@ fn arange(arguments: &Arguments) -> Planned {
     })
 }
 
-fn adds(arguments: &Arguments) -> Planned {
-    let addend = arguments.real(1) * arguments.real(2);
+fn adds(arguments: &Arguments, sign: f64) -> Planned {
+    let addend = sign * arguments.real(1) * arguments.real(2);
     unary(arguments, 3, move |x| x + addend)
+}
+
+fn divs(arguments: &Arguments) -> Planned {
+    let divisor = arguments.real(1);
+    unary(arguments, 2, move |x| x / divisor)
 }
 
 fn muls(arguments: &Arguments) -> Planned {
@@ -240,7 +245,9 @@ operators! {
     aclnnCast aclnnCastGetWorkspaceSize(x: input, dtype: int32, out: output) => cast;
     aclnnAdd aclnnAddGetWorkspaceSize(x: input, other: input, alpha: scalar, out: output) => |a| scaled(a, 1.0);
     aclnnSub aclnnSubGetWorkspaceSize(x: input, other: input, alpha: scalar, out: output) => |a| scaled(a, -1.0);
-    aclnnAdds aclnnAddsGetWorkspaceSize(x: input, other: scalar, alpha: scalar, out: output) => adds;
+    aclnnAdds aclnnAddsGetWorkspaceSize(x: input, other: scalar, alpha: scalar, out: output) => |a| adds(a, 1.0);
+    aclnnSubs aclnnSubsGetWorkspaceSize(x: input, other: scalar, alpha: scalar, out: output) => |a| adds(a, -1.0);
+    aclnnDivs aclnnDivsGetWorkspaceSize(x: input, other: scalar, out: output) => divs;
     aclnnMul aclnnMulGetWorkspaceSize(x: input, other: input, out: output) => |a| binary(a, 2, |x, y| x * y);
     aclnnMuls aclnnMulsGetWorkspaceSize(x: input, other: scalar, out: output) => muls;
     aclnnDiv aclnnDivGetWorkspaceSize(x: input, other: input, out: output) => |a| binary(a, 2, |x, y| x / y);
