@@ -5,7 +5,7 @@
     python3.11 -m venv target/npu
     target/npu/bin/pip install --no-deps torch==2.9.0 torch-npu==2.9.0.post9
     target/npu/bin/pip install numpy pyyaml typing_extensions sympy filelock jinja2 fsspec networkx decorator attrs psutil scipy
-    target/npu/bin/python tools/ascend/torch_npu.py target/debug/ascend-emulator
+    target/npu/bin/python tools/ascend/torch_npu_client.py target/debug/ascend-emulator
 
 Exits with 1 when a check fails. Libraries that torch_npu links and this emulator is not (graph engine, single-op compiler,
 and CUDA, which the x86-64 build of torch 2.9 wants) are replaced by empty ones made here: needs gcc and binutils.
