@@ -181,6 +181,12 @@ impl Tensor {
     }
 }
 
+/// The numbers that lie one after the other in `bytes`.
+pub fn decode(bytes: &[u8], dtype: i32) -> Vec<f64> {
+    let count = bytes.len() * 8 / bits(dtype).unwrap_or(8);
+    (0..count).map(|place| read(bytes, place, dtype)).collect()
+}
+
 fn take<const N: usize>(bytes: &[u8], place: usize) -> [u8; N] {
     let mut taken = [0; N];
     taken.copy_from_slice(&bytes[place * N..][..N]);

@@ -6,6 +6,7 @@
 //! * `memory`, `guard`: device addresses that the host cannot read, poisoned on allocation and release.
 //! * `machine`: streams that run as late as possible (when somebody synchronises), events, descriptors, executors.
 //! * `capture`: graphs and what is forbidden while one is recorded.
+//! * `collectives`: HCCL among processes of one host.
 //! * `runtime`, `contexts`, `variants`, `opbase`, `arrays`: the C interface. `signature`, `elements`, `operators`: both phases of each operator.
 //!
 //! Variables, all beginning with `CACHALOT_ASCEND_EMULATOR`:
@@ -13,6 +14,8 @@
 //! * `_STREAMS=eager`: tasks run when given, in place of as late as possible.
 //! * `_FAIL_ALLOCATION=N`, `_FAIL_LAUNCH=N`: the N-th of them fails.
 //! * `_WITHOUT=aclnnTopk,…`: operators for which no kernel is found.
+//! * `_TIMEOUT_S`: how long a rank waits for the others, 30 by default. `_LOSE_RANK_AT=N`: this rank leaves at its N-th
+//!   collective. `_SHUFFLE=1`: sums are taken in another order of ranks each time.
 //!
 //! What is not emulated is refused in the first phase, by name: no operator computes something else instead.
 //!
@@ -21,6 +24,7 @@
 
 mod arrays;
 mod capture;
+mod collectives;
 mod contexts;
 mod elements;
 mod guard;

@@ -15,6 +15,7 @@ pub const NO_CONTEXT: i32 = 107002;
 pub const BAD_STREAM: i32 = 107003;
 pub const OUT_OF_MEMORY: i32 = 207001;
 pub const KERNEL_EXCEPTION: i32 = 507015;
+const COLLECTIVE_FAILED: i32 = 507904;
 
 /// Name by which `aclrtGetSocName` calls it, memory, room for reads behind a buffer.
 pub struct Chip {
@@ -206,7 +207,15 @@ impl Machine {
             if let Some(stream) = self.streams.get_mut(&handle) {
                 stream.done += 1;
                 if let Some(text) = failed {
-                    stream.error = fail(KERNEL_EXCEPTION, text);
+                    let collective = text.starts_with("Hccl");
+                    stream.error = fail(
+                        if collective {
+                            COLLECTIVE_FAILED
+                        } else {
+                            KERNEL_EXCEPTION
+                        },
+                        text,
+                    );
                 }
             }
         }

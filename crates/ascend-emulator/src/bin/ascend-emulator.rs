@@ -3,9 +3,10 @@
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "libascendcl.so",
     "libnnopbase.so",
+    "libhccl.so",
     "libopapi_nn.so",
     "libopapi_transformer.so",
     "libopapi_math.so",
