@@ -31,6 +31,9 @@ NUMBERS = {
     "ACL_ERROR_RT_INVALID_DEVICEID": 107001, "ACL_ERROR_RT_CONTEXT_NULL": 107002, "ACL_ERROR_RT_STREAM_CONTEXT": 107003,
     "ACL_ERROR_RT_FEATURE_NOT_SUPPORT": 207000, "ACL_ERROR_RT_MEMORY_ALLOCATION": 207001,
     "ACL_ERROR_RT_AICORE_EXCEPTION": 507015, "ACL_ERROR_REPEAT_INITIALIZE": 100002,
+    "HCCL_DATA_TYPE_INT8": 0, "HCCL_DATA_TYPE_INT32": 2, "HCCL_DATA_TYPE_FP16": 3, "HCCL_DATA_TYPE_FP32": 4,
+    "HCCL_DATA_TYPE_INT64": 5, "HCCL_DATA_TYPE_BFP16": 11, "HCCL_REDUCE_SUM": 0, "HCCL_REDUCE_PROD": 1, "HCCL_REDUCE_MAX": 2,
+    "HCCL_REDUCE_MIN": 3, "HCCL_E_PARA": 1, "HCCL_E_PTR": 2, "HCCL_E_TIMEOUT": 9, "HCCL_E_REMOTE": 21,
 }
 CHECK = """
 #include <type_traits>
@@ -52,7 +55,7 @@ def declared_in_rust():
     found = {}
     for source in SOURCES.glob("*.rs"):
         text = re.sub(r"//.*", "", source.read_text())
-        for name, arguments, result in re.findall(r'extern "C" fn (acl\w+)\((.*?)\)\s*->\s*([^{]+?)\s*\{', text, re.S):
+        for name, arguments, result in re.findall(r'extern "C" fn ((?:acl|Hccl)\w+)\((.*?)\)\s*->\s*([^{]+?)\s*\{', text, re.S):
             kinds = ""
             for argument in filter(None, map(str.strip, arguments.split(","))):
                 of_type = argument.split(":", 1)[1].strip()
@@ -77,9 +80,10 @@ def main():
         includes = [str(found.relative_to(root)) for found in [root / "acl/acl.h", *root.glob("acl/error_codes/*.h"), *root.glob("acl/acl_*.h")]
                     # These add overloads for C++ to the same names.
                     if found.exists() and found.name != "acl_rt_api.h"]
-        includes += [str(found.relative_to(root)) for found in root.rglob("aclnn/acl_meta.h")]
-        code = "".join(f"#include <{name}>\n" for name in dict.fromkeys(includes)) + CHECK
-        flags = ["g++", "-std=c++17", "-fsyntax-only", f"-I{root}", "-x", "c++", "-"]
+        collectives = next(folder.rglob("hccl/hccl.h"))
+        includes.append(str(collectives))
+        code = "".join(f'#include "{name}"\n' for name in dict.fromkeys(includes)) + CHECK
+        flags = ["g++", "-std=c++17", "-fsyntax-only", f"-I{root}", f"-I{collectives.parents[1]}", "-x", "c++", "-"]
         seen = subprocess.run([*flags, "-E"], input=code, capture_output=True, text=True, check=True).stdout
         words = set(re.findall(r"\w+", seen)) | set(re.findall(r"define\s+(ACL_\w+)", "".join(
             found.read_text(errors="replace") for found in folder.rglob("*.h"))))

@@ -56,7 +56,7 @@ def stand_ins(folder, emulator):
     """Empty libraries for all that torch and torch_npu link and that is not here; their functions return 100."""
     packages = [Path(importlib.util.find_spec(name).submodule_search_locations[0]) for name in ("torch", "torch_npu")]
     libraries = [found for package in packages for found in glob.glob(f"{package}/lib/*.so*") + glob.glob(f"{package}/_C*.so")]
-    here = {os.path.basename(found) for found in libraries} | {"libascendcl.so"}
+    here = {os.path.basename(found) for found in libraries} | set(os.listdir(folder))
     needed, undefined, defined, versions = set(), set(), symbols(emulator)[1], {}
     for library in libraries:
         needed |= set(re.findall(r"NEEDED.*\[(.*?)\]", read("readelf", "-dW", library)))

@@ -545,13 +545,12 @@ unsafe extern "C" fn HcclAlltoAllV(
         return fail(BAD_POINTER, "HcclAlltoAllV: null");
     }
     let size = held(&shared).size;
-    // SAFETY: the caller's promise, checked not to be null.
-    let [counts, places, wanted, targets] = arrays.map(|array| {
-        unsafe { std::slice::from_raw_parts(array, size) }
-            .iter()
-            .map(|&n| n as usize)
-            .collect::<Vec<_>>()
-    });
+    let copied = |array: *const u64| -> Vec<usize> {
+        // SAFETY: the caller's promise, checked not to be null.
+        let numbers = unsafe { std::slice::from_raw_parts(array, size) };
+        numbers.iter().map(|&number| number as usize).collect()
+    };
+    let [counts, places, wanted, targets] = arrays.map(copied);
     let (from, to) = (from as usize, to as usize);
     let width = flat(0, 1, held_as).extent().unwrap_or(1);
     let body: Body = Box::new(move |communicator, memory, call| {
