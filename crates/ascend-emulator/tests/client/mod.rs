@@ -40,7 +40,7 @@ pub struct Client {
     pub stream: Handle,
     pub workspace: Handle,
     variables: Vec<&'static str>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     _guard: MutexGuard<'static, ()>,
 }
 
@@ -83,7 +83,7 @@ impl Client {
             stream: none,
             workspace: none,
             variables,
-            _directory: directory,
+            directory,
             _guard: guard,
         };
         assert_eq!(
@@ -96,6 +96,11 @@ impl Client {
         client.stream = client.new_stream();
         client.workspace = client.allocate(4096);
         client
+    }
+
+    /// Where the libraries lie.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub fn symbol<T: Copy>(&self, name: &str) -> T {
