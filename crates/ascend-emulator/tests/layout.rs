@@ -45,7 +45,10 @@ fn libraries_and_symbols_may_be_missing() {
 fn custom_operators_share_the_devices_state() {
     let client = Client::new("910B3", &[]);
     let library = open(&client.directory().join("vendors/emulated/op_api/lib/libcust_opapi.so"));
-    assert!(!library.is_null(), "the custom package does not open");
+    assert!(
+        !library.is_null(),
+        "not built: cargo build -p cachalot-ascend-emulator --examples"
+    );
     let jump = symbol(library, "aclnnMoeGatingTopKHash");
     let mainline = client.symbol::<Handle>("aclnnInplacePartialRotaryMul");
     assert!(!jump.is_null() && symbol(library, "aclnnInplacePartialRotaryMul") != mainline);
