@@ -2,7 +2,8 @@
 //! on standard error when opened, and opens only when `CACHALOT_ASCEND_EMULATOR` names a chip: `910B3`, `910C` or `950PR`.
 //!
 //! Links named `libnnopbase.so`, `libopapi_nn.so` … to the one file share its state, as the real libraries share theirs;
-//! the program `ascend-emulator DIRECTORY` lays them out.
+//! the program `ascend-emulator DIRECTORY` lays them out, with `--joined` and `--without NAME` for other installations.
+//! `examples/cust_opapi.rs` is the custom package's library: names that the mainline libraries have too, other arguments.
 //! * `memory`, `guard`: device addresses that the host cannot read, poisoned on allocation and release.
 //! * `machine`: streams that run as late as possible (when somebody synchronises), events, descriptors, executors.
 //! * `capture`: graphs and what is forbidden while one is recorded.
