@@ -14,6 +14,7 @@
 //! * `_HBM_BYTES`: memory of the device in place of the chip's own.
 //! * `_STREAMS=eager`: tasks run when given, in place of as late as possible.
 //! * `_FAIL_ALLOCATION=N`, `_FAIL_LAUNCH=N`: the N-th of them fails.
+//! * `_SUMS=backwards`: products of matrices are summed from the last term to the first.
 //! * `_WITHOUT=aclnnTopk,…`: operators for which no kernel is found.
 //! * `_TIMEOUT_S`: how long a rank waits for the others, 30 by default. `_LOSE_RANK_AT=N`: this rank leaves at its N-th
 //!   collective. `_SHUFFLE=1`: sums are taken in another order of ranks each time.

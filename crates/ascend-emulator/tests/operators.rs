@@ -154,3 +154,18 @@ fn tokens_find_their_experts_and_come_back() {
         none => Handle, y => Handle, none => Handle, 2 => i64, client.tensor(&[2, 2], F32, out) => Handle);
     close(&client.download(out, 4), &[1.5, 3.0, 4.5, 6.0]);
 }
+
+#[test]
+fn sums_have_another_order_when_asked() {
+    for (variables, expected) in [
+        (&[][..], 1.0),
+        (&[("CACHALOT_ASCEND_EMULATOR_SUMS", "backwards")][..], 0.0),
+    ] {
+        let client = Client::new("910B3", variables);
+        let out = client.allocate(4);
+        let x = client.tensor(&[1, 3], F32, client.upload(&[1e8_f32, -1e8, 1.0]));
+        let ones = client.tensor(&[3, 1], F32, client.upload(&[1_f32; 3]));
+        run!(client, "aclnnMm", x => Handle, ones => Handle, client.tensor(&[1, 1], F32, out) => Handle, 0 => i8);
+        assert_eq!(client.download::<f32>(out, 1), [expected]);
+    }
+}

@@ -19,12 +19,16 @@ fn sums(memory: &mut Memory, left: &Tensor, right: &Tensor) -> Result<Vec<f64>, 
     let rank = left.dims.len();
     let (m, k, n) = (left.dims[rank - 2], left.dims[rank - 1], right.width());
     let exact = left.dtype == I8;
+    // Hardware promises no order: a client must bear the other one too.
+    let backwards = std::env::var("CACHALOT_ASCEND_EMULATOR_SUMS").is_ok_and(|order| order == "backwards");
     let mut out = Vec::with_capacity(a.len() / k.max(1) * n);
     for matrix in 0..left.dims[..rank - 2].iter().product() {
         for row in 0..m {
             let row = &a[(matrix * m + row) * k..][..k];
             let mut line = vec![0_f64; n];
-            for (inner, &factor) in row.iter().enumerate() {
+            for step in 0..k {
+                let inner = if backwards { k - 1 - step } else { step };
+                let factor = row[inner];
                 let weights = &b[(matrix * k + inner) * n..][..n];
                 for (sum, &weight) in line.iter_mut().zip(weights) {
                     let next = *sum + factor * weight;
