@@ -152,6 +152,8 @@ pub struct BackendStatus {
     pub memory_bytes: Vec<(&'static str, u64)>,
     /// Bytes of weights and state read for each second while decoding, and what the machine can at most.
     pub bytes_per_second: Option<(f64, f64)>,
+    /// Time spent in the parts of the model's steps since the start.
+    pub step_times: Vec<(&'static str, Duration)>,
     /// Further figures: name, kind (`counter` or `gauge`), help, value.
     pub others: Vec<Figure>,
 }

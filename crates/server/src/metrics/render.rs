@@ -1,6 +1,6 @@
 //! Prometheus' text format.
 
-use std::{fmt::Write, sync::atomic::Ordering};
+use std::{fmt::Write, sync::atomic::Ordering, time::Duration};
 
 use super::Metrics;
 use crate::{backend::BackendStatus, health::Report};
@@ -99,6 +99,13 @@ fn model(page: &mut Page, status: &BackendStatus) {
         "decode_tokens_per_second",
         "Tokens generated in the last seconds.",
         status.decode_tokens_per_second,
+    );
+    let part = |(part, time): &(&str, Duration)| (format!("part=\"{part}\""), time.as_secs_f64());
+    page.family(
+        "step_seconds_total",
+        "counter",
+        "Time spent in the parts of the model's steps.",
+        status.step_times.iter().map(part),
     );
     if let Some((reached, ceiling)) = status.bytes_per_second {
         page.gauge(

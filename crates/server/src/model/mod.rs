@@ -291,6 +291,12 @@ impl Backend for ModelBackend {
                 ("disk", memory.disk_bytes),
             ],
             bytes_per_second: None,
+            step_times: vec![
+                ("schedule", status.profile.schedule),
+                ("model", status.profile.model),
+                ("sample", status.profile.sample),
+                ("cache", status.profile.cache),
+            ],
             others: vec![
                 counter("steps_total", "Steps of the model.", status.step_count),
                 counter("failed_steps_total", "Steps that failed.", status.failed_step_count),

@@ -101,6 +101,7 @@ impl Backend for Script {
             decode_tokens_per_second: 2.5,
             cache_fault: Some("the folder is gone".to_owned()),
             memory_bytes: vec![("pages", 4096)],
+            step_times: vec![("model", Duration::from_millis(1500))],
             ..BackendStatus::default()
         }
     }
