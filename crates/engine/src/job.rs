@@ -35,6 +35,8 @@ pub(crate) struct Job {
     sink: Box<dyn Sink>,
     handle: RequestHandle,
     is_unheard: bool,
+    /// A token that was drawn and not told yet.
+    untold: Option<TokenEvent>,
     sampler: Sampler,
     history: History,
     stop_tokens: Vec<u32>,
@@ -101,6 +103,7 @@ impl Job {
             sink,
             handle,
             is_unheard: false,
+            untold: None,
             sampler,
             history,
             stop_tokens: request.stop_tokens,
@@ -201,6 +204,7 @@ impl Job {
                 Ok(ending) => return (index, ending),
                 Err(error) => return (index, Some(Ending::Failed(error))),
             }
+            self.tell();
             let is_right = guesses
                 .get(index)
                 .is_some_and(|guess| self.tokens.last() == Some(guess));
@@ -254,7 +258,7 @@ impl Job {
         }
     }
 
-    /// Draws the next token. `logits` are changed.
+    /// Draws the next token, which [`Job::tell`] delivers. `logits` are changed.
     pub fn draw(&mut self, logits: &mut [f32]) -> Result<Option<Ending>, Error> {
         let position = self.tokens.len();
         let raw = self.logprob_count.map(|_| logits.to_vec());
@@ -283,8 +287,16 @@ impl Job {
         if self.sampler.options().adjusts() {
             self.history.push(token);
         }
-        self.deliver(Event::Token(TokenEvent { token, logprob, top }));
+        self.untold = Some(TokenEvent { token, logprob, top });
         Ok(None)
+    }
+
+    /// Delivers the token that was drawn last. Apart from drawing, because a sink mostly wakes another thread: told one
+    /// right after the other, all answers of a step wake it once.
+    pub fn tell(&mut self) {
+        if let Some(token) = self.untold.take() {
+            self.deliver(Event::Token(token));
+        }
     }
 
     /// Goes back to the queue without its sequence.
@@ -298,6 +310,7 @@ impl Job {
     /// Takes its leave of the sink. The sequence's memory is free afterwards.
     pub fn end(mut self, ending: Ending) {
         self.sequence = None;
+        self.tell();
         let event = match ending {
             Ending::Failed(error) => Event::Failed(error),
             Ending::Finished(reason, stop_token) => Event::Finished(Finish {

@@ -218,6 +218,7 @@ impl Scheduler {
                 }
             }
         }
+        self.running.iter_mut().for_each(Job::tell);
         // From the back, so that positions stay right.
         for (index, ending) in ended.into_iter().rev() {
             let job = self.running.remove(index);
